@@ -14,9 +14,11 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'livestock_nb.data.plain_name': ('data.html#plain_name', 'livestock_nb/data.py'),
                                    'livestock_nb.data.project_root': ('data.html#project_root', 'livestock_nb/data.py'),
                                    'livestock_nb.data.read_image': ('data.html#read_image', 'livestock_nb/data.py'),
+                                   'livestock_nb.data.read_images': ('data.html#read_images', 'livestock_nb/data.py'),
                                    'livestock_nb.data.save_json': ('data.html#save_json', 'livestock_nb/data.py'),
                                    'livestock_nb.data.save_table': ('data.html#save_table', 'livestock_nb/data.py'),
                                    'livestock_nb.data.save_text': ('data.html#save_text', 'livestock_nb/data.py'),
                                    'livestock_nb.data.show_grid': ('data.html#show_grid', 'livestock_nb/data.py'),
                                    'livestock_nb.data.to_yolo': ('data.html#to_yolo', 'livestock_nb/data.py'),
-                                   'livestock_nb.data.whole_file': ('data.html#whole_file', 'livestock_nb/data.py')}}}
+                                   'livestock_nb.data.whole_file': ('data.html#whole_file', 'livestock_nb/data.py')},
+            'livestock_nb.pipeline': {'livestock_nb.pipeline.open_stage': ('pipeline.html#open_stage', 'livestock_nb/pipeline.py')}}}

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['SPECIES', 'SOURCES', 'CORNERS', 'IMAGE_DTYPES', 'BOX_DTYPES', 'PALETTE', 'LOOKS', 'InputError', 'image_table',
            'box_table', 'whole_file', 'save_table', 'load_table', 'save_text', 'save_json', 'project_root', 'box_area',
-           'clip_boxes', 'to_yolo', 'from_yolo', 'iou_matrix', 'plain_name', 'decode_image', 'read_image', 'draw_boxes',
-           'show_grid']
+           'clip_boxes', 'to_yolo', 'from_yolo', 'iou_matrix', 'plain_name', 'decode_image', 'read_image',
+           'read_images', 'draw_boxes', 'show_grid']
 
 # %% ../nbs/00_data.ipynb #c002
 import json
 import os
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,13 +168,11 @@ def plain_name(
     name:str  # a file's or zip member's name as Python gives it
 ) -> str:  # NFC
     "`name` in composed Unicode, with cp949 bytes that were read as cp437 (zip members) or as raw bytes (file names) decoded."
-    for wrong, errors in (('cp437', 'strict'), ('ascii', 'surrogateescape')):
-        try: raw = name.encode(wrong, errors)
-        except UnicodeEncodeError: continue
-        if raw.isascii(): return name
-        try: return unicodedata.normalize('NFC', raw.decode('cp949'))
-        except UnicodeDecodeError: continue
-    return unicodedata.normalize('NFC', name)
+    undecoded = any('\udc80' <= c <= '\udcff' for c in name)  # how Python shows file-name bytes that are not UTF-8
+    try: raw = name.encode('utf-8', 'surrogateescape') if undecoded else name.encode('cp437')
+    except UnicodeEncodeError: return unicodedata.normalize('NFC', name)
+    try: return unicodedata.normalize('NFC', raw.decode('cp949'))
+    except UnicodeDecodeError: return unicodedata.normalize('NFC', name)
 
 # %% ../nbs/00_data.ipynb #c033
 def decode_image(
@@ -194,13 +193,25 @@ def read_image(
     if home.is_dir(): return decode_image((home/row['member']).read_bytes(), row['image'])
     with zipfile.ZipFile(home) as z: return decode_image(z.read(row['member']), row['image'])
 
-# %% ../nbs/00_data.ipynb #c036
+# %% ../nbs/00_data.ipynb #c035
+def read_images(
+    images:pd.DataFrame  # rows of `images`; each zip is opened once
+) -> Iterator[tuple[pd.Series, np.ndarray|InputError]]:  # (row, RGB array), or (row, what is wrong with it)
+    "Every image of the table in turn. An unreadable one comes as its `InputError`, so that it can be reported while the rest goes on."
+    for home, rows in images.groupby('zip', sort=False):
+        opened = None if Path(home).is_dir() else zipfile.ZipFile(home)
+        for _, row in rows.iterrows():
+            try: yield row, decode_image(opened.read(row.member) if opened else (Path(home)/row.member).read_bytes(), row.image)
+            except (InputError, OSError, KeyError, zipfile.BadZipFile, zlib.error) as e: yield row, InputError(f'{row.image}: {e}')
+        if opened: opened.close()
+
+# %% ../nbs/00_data.ipynb #c038
 PALETTE = sns.color_palette('colorblind')
 # the key of a look is what a box is to the viewer: its class when showing labels, its fate when showing errors
 LOOKS = dict(cow=(PALETTE[0], '-'), pig=(PALETTE[1], '-'), gold=(PALETTE[2], '-'), predicted=(PALETTE[0], '--'), missed=(PALETTE[3], ':'),
              silver=(PALETTE[8], '--'))
 
-# %% ../nbs/00_data.ipynb #c037
+# %% ../nbs/00_data.ipynb #c039
 def draw_boxes(
     ax:plt.Axes, # shows the picture
     boxes:pd.DataFrame, # one image's boxes, px
@@ -211,7 +222,7 @@ def draw_boxes(
         colour, line = LOOKS.get(getattr(b, look), ('grey', '-'))
         ax.add_patch(plt.Rectangle((b.x1, b.y1), b.x2-b.x1, b.y2-b.y1, fill=False, edgecolor=colour, linestyle=line, linewidth=1.8))
 
-# %% ../nbs/00_data.ipynb #c038
+# %% ../nbs/00_data.ipynb #c040
 def show_grid(
     images:pd.DataFrame, # the rows to show, in order
     boxes:pd.DataFrame, # boxes of any images
@@ -230,5 +241,6 @@ def show_grid(
         except InputError as e: ax.text(.5, .5, str(e), wrap=True, ha='center', fontsize=7)
         draw_boxes(ax, boxes[boxes.image == row.image], look)
     seen = [k for k in LOOKS if k in set(boxes[look])] if len(boxes) else []
-    if seen: fig.legend([plt.Line2D([], [], color=LOOKS[k][0], linestyle=LOOKS[k][1]) for k in seen], seen, loc='outside lower center', ncols=len(seen))
+    lines = [plt.Line2D([], [], color=LOOKS[k][0], linestyle=LOOKS[k][1]) for k in seen]
+    if seen: fig.legend(lines, seen, loc='outside lower center', ncols=len(seen))
     return fig
