@@ -1,10 +1,22 @@
 # On a fresh clone `make demo` and `make test` do all set-up first.
 PY ?= python3
 BIN := .venv/bin
+LIVESTOCK := $(BIN)/livestock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test setup notebooks
 .DELETE_ON_ERROR:
+
+demo: setup
+	$(LIVESTOCK) run configs/demo.yaml --run runs/demo
+	@echo "Look at runs/demo/report.html and runs/demo/submission.csv"
+
+# the test run executes every stage notebook; the chapters that are no stage are executed by nbdev
+test: setup
+	$(BIN)/ruff check .
+	$(LIVESTOCK) run configs/test.yaml --run runs/test
+	$(BIN)/nbdev-test --n-workers 2 --file-re '^(00|06|14|15)_'
+	$(BIN)/pytest
 
 setup: .venv/ready
 
@@ -13,3 +25,10 @@ setup: .venv/ready
 	$(BIN)/pip install -q -U setuptools wheel
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
+
+# for those who change a notebook: run all of them on the test run's folder, store what they show, export
+notebooks: setup
+	$(LIVESTOCK) run configs/test.yaml --run runs/test
+	$(BIN)/python tests/store_outputs.py
+	$(BIN)/nbdev-clean
+	$(BIN)/nbdev-export

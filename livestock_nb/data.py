@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPECIES', 'SOURCES', 'CORNERS', 'IMAGE_DTYPES', 'BOX_DTYPES', 'PALETTE', 'LOOKS', 'InputError', 'image_table',
            'box_table', 'whole_file', 'save_table', 'load_table', 'save_text', 'save_json', 'project_root', 'box_area',
-           'clip_boxes', 'to_yolo', 'from_yolo', 'iou_matrix', 'plain_name', 'decode_image', 'read_image',
+           'clip_boxes', 'to_yolo', 'from_yolo', 'iou_matrix', 'plain_name', 'decode_image', 'read_image', 'read_files',
            'read_images', 'draw_boxes', 'show_grid']
 
 # %% ../nbs/00_data.ipynb #c002
@@ -194,24 +194,33 @@ def read_image(
     with zipfile.ZipFile(home) as z: return decode_image(z.read(row['member']), row['image'])
 
 # %% ../nbs/00_data.ipynb #c035
-def read_images(
+def read_files(
     images:pd.DataFrame  # rows of `images`; each zip is opened once
-) -> Iterator[tuple[pd.Series, np.ndarray|InputError]]:  # (row, RGB array), or (row, what is wrong with it)
-    "Every image of the table in turn. An unreadable one comes as its `InputError`, so that it can be reported while the rest goes on."
+) -> Iterator[tuple[pd.Series, bytes|InputError]]:  # (row, the file's bytes), or (row, what is wrong with it)
+    "Every image file of the table in turn, as bytes. An unreadable one comes as its `InputError`, so that the rest goes on."
     for home, rows in images.groupby('zip', sort=False):
         opened = None if Path(home).is_dir() else zipfile.ZipFile(home)
         for _, row in rows.iterrows():
-            try: yield row, decode_image(opened.read(row.member) if opened else (Path(home)/row.member).read_bytes(), row.image)
-            except (InputError, OSError, KeyError, zipfile.BadZipFile, zlib.error) as e: yield row, InputError(f'{row.image}: {e}')
+            try: yield row, opened.read(row.member) if opened else (Path(home)/row.member).read_bytes()
+            except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as e: yield row, InputError(f'{row.image}: {e}')
         if opened: opened.close()
 
-# %% ../nbs/00_data.ipynb #c038
+# %% ../nbs/00_data.ipynb #c036
+def read_images(
+    images:pd.DataFrame  # rows of `images`
+) -> Iterator[tuple[pd.Series, np.ndarray|InputError]]:  # (row, RGB array), or (row, what is wrong with it)
+    "Every image of the table in turn, decoded; what `read_files` is for bytes."
+    for row, data in read_files(images):
+        try: yield row, data if isinstance(data, InputError) else decode_image(data, row.image)
+        except InputError as e: yield row, e
+
+# %% ../nbs/00_data.ipynb #c039
 PALETTE = sns.color_palette('colorblind')
 # the key of a look is what a box is to the viewer: its class when showing labels, its fate when showing errors
 LOOKS = dict(cow=(PALETTE[0], '-'), pig=(PALETTE[1], '-'), gold=(PALETTE[2], '-'), predicted=(PALETTE[0], '--'), missed=(PALETTE[3], ':'),
              silver=(PALETTE[8], '--'))
 
-# %% ../nbs/00_data.ipynb #c039
+# %% ../nbs/00_data.ipynb #c040
 def draw_boxes(
     ax:plt.Axes, # shows the picture
     boxes:pd.DataFrame, # one image's boxes, px
@@ -222,7 +231,7 @@ def draw_boxes(
         colour, line = LOOKS.get(getattr(b, look), ('grey', '-'))
         ax.add_patch(plt.Rectangle((b.x1, b.y1), b.x2-b.x1, b.y2-b.y1, fill=False, edgecolor=colour, linestyle=line, linewidth=1.8))
 
-# %% ../nbs/00_data.ipynb #c040
+# %% ../nbs/00_data.ipynb #c041
 def show_grid(
     images:pd.DataFrame, # the rows to show, in order
     boxes:pd.DataFrame, # boxes of any images
