@@ -29,6 +29,6 @@ setup: .venv/ready
 # for those who change a notebook: run all of them on the test run's folder, store what they show, export
 notebooks: setup
 	$(LIVESTOCK) run configs/test.yaml --run runs/test
-	$(BIN)/python tests/store_outputs.py
+	$(BIN)/python .ci/store_outputs.py
 	$(BIN)/nbdev-clean
 	$(BIN)/nbdev-export

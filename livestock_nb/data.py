@@ -52,7 +52,7 @@ def box_table(
 ) -> pd.DataFrame:  # columns of `BOX_DTYPES`, sorted by image, then label, then corners
     "The `boxes` table from `rows`; a missing confidence is 1, a missing source gold, missing raw corners are the corners."
     df = pd.DataFrame(rows).reindex(columns=list(BOX_DTYPES))
-    df = df.fillna({'confidence': 1., 'source': 'gold'} | {f'raw_{c}': df[c] for c in CORNERS})
+    df = df.astype({'source': object}).fillna({'confidence': 1., 'source': 'gold'} | {f'raw_{c}': df[c] for c in CORNERS})
     df['ignore'] = df['ignore'].eq(True)
     return df.astype(BOX_DTYPES).sort_values(['image', 'label', *CORNERS], ignore_index=True)
 
@@ -179,7 +179,8 @@ def decode_image(
     data:bytes, # a JPEG or PNG file's bytes
     name:str=''  # for the message
 ) -> np.ndarray:  # (height, width, 3) RGB, uint8
-    "Pixels of an encoded image, upright. Raises `InputError` where the bytes are no image."
+    "Pixels of an encoded image, upright; a JPEG that is cut off as far as it goes. Raises `InputError` where the bytes are no image."
+    if data[:2] == b'\xff\xd8' and data[-2:] != b'\xff\xd9': data += b'\xff\xd9'  # OpenCV 5 refuses a JPEG without its end marker
     img = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if img is None: raise InputError(f'{name or "The data"} is not a readable image ({len(data)} bytes).')
     return img[..., ::-1]

@@ -419,14 +419,16 @@ def status(
 
 # %% ../nbs/14_pipeline.ipynb #c047
 def report_cells(
-    nb:nbformat.NotebookNode  # an executed stage notebook
+    nb:nbformat.NotebookNode, # an executed stage notebook
+    stage:str  # its name: makes the cells' ids differ from other stages'
 ) -> list[nbformat.NotebookNode]:
     "The notebook's title and the cells after the heading 'Run the stage'; bars and warnings are left out."
     first = next((i for i, c in enumerate(nb.cells) if c.source.startswith('## Run the stage')), len(nb.cells))
     title = re.search(r'^# (.+)\n+> (.+)', nb.cells[0].source)
     head = f'## {title[1]}\n{title[2]}' if title else nb.cells[0].source
     cells = [nbformat.v4.new_markdown_cell(head)] + nb.cells[first+1:]
-    for c in cells:
+    for i, c in enumerate(cells):
+        c.id = f'{stage[:50]}-{i}'
         if c.cell_type == 'code': c.outputs = [o for o in c.outputs if o.get('name') != 'stderr']
     return cells
 
@@ -458,7 +460,7 @@ def write_report(
     records = [r for n in names if (r := read_json(run/'records'/f'{n}.json')).get('state') == 'done']
     if not records: raise InputError(f'{run} holds no finished stage: start one with `livestock run CONFIG --run {run}`.')
     cells = [nbformat.v4.new_markdown_cell(summary(run, records))]
-    for r in records: cells += report_cells(nbformat.read(run/'notebooks'/f'{r["stage"]}.ipynb', 4))
+    for r in records: cells += report_cells(nbformat.read(run/'notebooks'/f'{r["stage"]}.ipynb', 4), r['stage'])
     exporter = HTMLExporter(extra_loaders=[DictLoader({'folded.html.j2': FOLDED})], template_file='folded.html.j2')
     html, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=cells), resources=dict(metadata=dict(name=run.name)))
     return save_text(html, run/'report.html')
@@ -500,14 +502,15 @@ def make_inputs(
 # %% ../nbs/14_pipeline.ipynb #c054
 def open_stage(
     out:Path|str, # the stage's output folder; made where it is missing
-    *inputs:Path|str  # what the stage reads; '' stands for nothing and comes back as None
-) -> tuple[Path|None, ...]:  # out and the inputs, absolute
+    *inputs:Path|str  # what the stage reads; '' stands for nothing and comes back as None, a bare name that is no file as it is
+) -> tuple[Path|str|None, ...]:  # out and the inputs, absolute
     "Absolute paths of a stage; relative ones are below the project's root. Raises `InputError` on an input that is missing and cannot be made."
     root = project_root()
     test = root/'runs'/'test'
-    paths = [root/p if str(p) else None for p in (out, *inputs)]
+    paths = [p and as_path(str(p), root, 'Union[Path, str]') for p in map(str, inputs)]
+    paths = [root/out] + [Path(p) if p and Path(p).is_absolute() else p or None for p in paths]
     for p in paths[1:]:
-        if p is None or p.exists(): continue
+        if not isinstance(p, Path) or p.exists(): continue
         if p.is_relative_to(test): make_inputs(p.relative_to(test).parts[0], test)
         if not p.exists(): raise InputError(f'{p} is missing: run the stage that writes it first, or give another path.')
     paths[0].mkdir(parents=True, exist_ok=True)
