@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SPECIES', 'SOURCES', 'CORNERS', 'IMAGE_DTYPES', 'BOX_DTYPES', 'PALETTE', 'LOOKS', 'InputError', 'image_table',
            'box_table', 'whole_file', 'save_table', 'load_table', 'save_text', 'save_json', 'project_root', 'box_area',
-           'clip_boxes', 'to_yolo', 'from_yolo', 'iou_matrix', 'plain_name', 'decode_image', 'read_image', 'read_files',
-           'read_images', 'draw_boxes', 'show_grid']
+           'clip_boxes', 'to_yolo', 'from_yolo', 'iou_matrix', 'plain_name', 'path_text', 'text_path', 'decode_image',
+           'read_image', 'read_files', 'read_images', 'draw_boxes', 'show_grid']
 
 # %% ../nbs/00_data.ipynb #c002
 import json
@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import cv2
 import matplotlib.pyplot as plt
@@ -175,6 +176,23 @@ def plain_name(
     except UnicodeDecodeError: return unicodedata.normalize('NFC', name)
 
 # %% ../nbs/00_data.ipynb #c033
+def path_text(
+    path:Path  # a file whose name may hold bytes that are not UTF-8
+) -> str:  # the path, or its file: URI where a table could not hold the path
+    "The absolute path as text that a Parquet file can hold."
+    path = Path(path).absolute()
+    try: str(path).encode()
+    except UnicodeEncodeError: return path.as_uri()
+    return str(path)
+
+# %% ../nbs/00_data.ipynb #c034
+def text_path(
+    text:str  # as `path_text` gives it
+) -> Path:
+    "The path that `path_text` was given."
+    return Path(os.fsdecode(unquote_to_bytes(text.removeprefix('file://')))) if text.startswith('file:') else Path(text)
+
+# %% ../nbs/00_data.ipynb #c037
 def decode_image(
     data:bytes, # a JPEG or PNG file's bytes
     name:str=''  # for the message
@@ -185,28 +203,29 @@ def decode_image(
     if img is None: raise InputError(f'{name or "The data"} is not a readable image ({len(data)} bytes).')
     return img[..., ::-1]
 
-# %% ../nbs/00_data.ipynb #c034
+# %% ../nbs/00_data.ipynb #c038
 def read_image(
     row:pd.Series|dict  # a row of `images`: zip is a zip file, or a folder, that holds member
 ) -> np.ndarray:  # (height, width, 3) RGB, uint8
     "Pixels of one image of the table, straight from its zip or folder."
-    home = Path(row['zip'])
+    home = text_path(row['zip'])
     if home.is_dir(): return decode_image((home/row['member']).read_bytes(), row['image'])
     with zipfile.ZipFile(home) as z: return decode_image(z.read(row['member']), row['image'])
 
-# %% ../nbs/00_data.ipynb #c035
+# %% ../nbs/00_data.ipynb #c039
 def read_files(
     images:pd.DataFrame  # rows of `images`; each zip is opened once
 ) -> Iterator[tuple[pd.Series, bytes|InputError]]:  # (row, the file's bytes), or (row, what is wrong with it)
     "Every image file of the table in turn, as bytes. An unreadable one comes as its `InputError`, so that the rest goes on."
     for home, rows in images.groupby('zip', sort=False):
-        opened = None if Path(home).is_dir() else zipfile.ZipFile(home)
+        home = text_path(home)
+        opened = None if home.is_dir() else zipfile.ZipFile(home)
         for _, row in rows.iterrows():
-            try: yield row, opened.read(row.member) if opened else (Path(home)/row.member).read_bytes()
+            try: yield row, opened.read(row.member) if opened else (home/row.member).read_bytes()
             except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as e: yield row, InputError(f'{row.image}: {e}')
         if opened: opened.close()
 
-# %% ../nbs/00_data.ipynb #c036
+# %% ../nbs/00_data.ipynb #c040
 def read_images(
     images:pd.DataFrame  # rows of `images`
 ) -> Iterator[tuple[pd.Series, np.ndarray|InputError]]:  # (row, RGB array), or (row, what is wrong with it)
@@ -215,13 +234,13 @@ def read_images(
         try: yield row, data if isinstance(data, InputError) else decode_image(data, row.image)
         except InputError as e: yield row, e
 
-# %% ../nbs/00_data.ipynb #c039
+# %% ../nbs/00_data.ipynb #c043
 PALETTE = sns.color_palette('colorblind')
 # the key of a look is what a box is to the viewer: its class when showing labels, its fate when showing errors
 LOOKS = dict(cow=(PALETTE[0], '-'), pig=(PALETTE[1], '-'), gold=(PALETTE[2], '-'), predicted=(PALETTE[0], '--'), missed=(PALETTE[3], ':'),
              silver=(PALETTE[8], '--'))
 
-# %% ../nbs/00_data.ipynb #c040
+# %% ../nbs/00_data.ipynb #c044
 def draw_boxes(
     ax:plt.Axes, # shows the picture
     boxes:pd.DataFrame, # one image's boxes, px
@@ -232,7 +251,7 @@ def draw_boxes(
         colour, line = LOOKS.get(getattr(b, look), ('grey', '-'))
         ax.add_patch(plt.Rectangle((b.x1, b.y1), b.x2-b.x1, b.y2-b.y1, fill=False, edgecolor=colour, linestyle=line, linewidth=1.8))
 
-# %% ../nbs/00_data.ipynb #c041
+# %% ../nbs/00_data.ipynb #c045
 def show_grid(
     images:pd.DataFrame, # the rows to show, in order
     boxes:pd.DataFrame, # boxes of any images

@@ -12,6 +12,7 @@ __all__ = ['COUNT_EDGES', 'COUNT_BINS', 'RATIO_BINS', 'AREA_EDGES', 'AREA_BINS',
 # %% ../nbs/03_eda.ipynb #c002
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -92,7 +93,7 @@ def count_by(
     index = pd.MultiIndex.from_product([known, order], names=['species', 'bin'])
     found = pd.DataFrame(dict(species=species, bin=bins)).dropna().value_counts()
     df = found.reindex(index, fill_value=0).reset_index(name='count')
-    return df.assign(percent=(100*df['count']/df.species.map(species.value_counts())).round(2))
+    return df.assign(percent=(100*df['count']/df.species.map(species.value_counts()).astype(float)).round(2))
 
 # %% ../nbs/03_eda.ipynb #c022
 def stratum_table(
@@ -146,7 +147,7 @@ def plot_spread(
     edges:dict[str, Sequence[float]]|Sequence[float], # of the bins, for all species or for each
     xlabel:str, # with its unit
     ylabel:str='boxes', # what is counted
-    **kwargs # for seaborn's histplot, e.g. log_scale, discrete, binwidth
+    **kwargs:Any # for seaborn's histplot, e.g. log_scale, discrete, binwidth
 ) -> plt.Figure:
     "A histogram for each species, with the bins' edges as dotted lines."
     fig, axes = plt.subplots(1, len(SPECIES), figsize=(11, 3), layout='constrained', sharex=True)
@@ -179,7 +180,9 @@ def plot_areas(
 ) -> plt.Figure:
     "Area of the boxes on a log axis, with the edges of `AREA_EDGES`."
     area = box_area(boxes).loc[lambda a: a > 0]
-    return plot_spread(area, boxes.label[area.index], AREA_EDGES, 'area of the box, px²', log_scale=True, bins=30)
+    tenths = 10*np.log10(area) if len(area) else pd.Series([20., 50.])
+    return plot_spread(area, boxes.label[area.index], AREA_EDGES, 'area of the box, px²', log_scale=True, binwidth=.1,
+                       binrange=(np.floor(tenths.min())/10, np.floor(tenths.max() + 1)/10))
 
 # %% ../nbs/03_eda.ipynb #c037
 def plot_bins(
@@ -189,9 +192,10 @@ def plot_bins(
     "Share of each species in every bin, as bars with the counts above."
     fig, ax = plt.subplots(figsize=(8, 3), layout='constrained')
     seen = [s for s in SPECIES if s in set(table.species)]
-    sns.barplot(table, x='bin', y='percent', hue='species', hue_order=seen, palette={s: LOOKS[s][0] for s in SPECIES}, ax=ax)
+    sns.barplot(table, x='bin', y='percent', hue='species', hue_order=seen, palette={s: LOOKS[s][0] for s in SPECIES}, saturation=1,
+                ax=ax)
     for s, bars in zip(seen, ax.containers, strict=True): ax.bar_label(bars, table['count'][table.species == s], fontsize=8)
-    ax.set(xlabel=xlabel, ylabel='% of the species')
+    ax.set(xlabel=xlabel, ylabel='% of the species', ylim=(0, 1.12*table.percent.max() if table['count'].sum() else 1))
     return fig
 
 # %% ../nbs/03_eda.ipynb #c039

@@ -461,7 +461,7 @@ def write_report(
     if not records: raise InputError(f'{run} holds no finished stage: start one with `livestock run CONFIG --run {run}`.')
     cells = [nbformat.v4.new_markdown_cell(summary(run, records))]
     for r in records: cells += report_cells(nbformat.read(run/'notebooks'/f'{r["stage"]}.ipynb', 4), r['stage'])
-    exporter = HTMLExporter(extra_loaders=[DictLoader({'folded.html.j2': FOLDED})], template_file='folded.html.j2')
+    exporter = HTMLExporter(extra_loaders=[DictLoader({'folded.html.j2': FOLDED})], template_file='folded.html.j2', exclude_output_prompt=True)
     html, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=cells), resources=dict(metadata=dict(name=run.name)))
     return save_text(html, run/'report.html')
 

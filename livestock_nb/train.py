@@ -51,7 +51,6 @@ def quiet_ultralytics() -> ModuleType:
     "`ultralytics` without log lines, telemetry, trackers, automatic installs or font download, and with every core at work. Call it first."
     folder = cache_folder()
     os.environ.setdefault('OMP_NUM_THREADS', str(os.cpu_count()))  # ultralytics, when imported, would make it 1
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # waiting threads that spin make a shared machine ten times slower
     for name in ('YOLO_VERBOSE', 'YOLO_AUTOINSTALL'): os.environ.setdefault(name, 'false')
     import matplotlib
     import ultralytics
