@@ -108,7 +108,7 @@ def as_path(
 
 # %% ../nbs/14_pipeline.ipynb #c014
 def cast(
-    value, # as read from yaml or typed
+    value:str|int|float|bool|None, # as read from yaml or typed
     kind:str, # the parameter's type as written
     name:str  # for the message
 ) -> str|int|float|bool:
@@ -124,11 +124,11 @@ def cast(
 
 # %% ../nbs/14_pipeline.ipynb #c016
 def expand(
-    value, # a parameter's or variable's value
+    value:str|int|float|bool|None, # a parameter's or variable's value
     base:Path, # what a relative path in it is relative to
     scope:dict[str, tuple], # name -> (value, base) of everything that `$name` may stand for
     kind:str='str'  # the parameter's type: decides what is a path
-):
+) -> str|int|float|bool|None:
     "`value` with every `$name` replaced and paths made absolute. A whole `$name` keeps its value's type."
     if not isinstance(value, str): return value
     used = re.findall(r'\$\{?([a-z_]\w*)', value.replace('$$', ''))
@@ -231,8 +231,8 @@ def imported(
     tree:ast.AST  # some code
 ) -> set[tuple[str, str]]:  # (module of this package, name)
     "What code imports from this package, this runner left out: it computes nothing of a stage."
-    froms = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or '').startswith('livestock_nb.')]
-    pairs = {(n.module.partition('.')[2], a.name) for n in froms for a in n.names}
+    froms = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module and (n.level or n.module.startswith('livestock_nb.'))]
+    pairs = {(n.module.removeprefix('livestock_nb.'), a.name) for n in froms for a in n.names}  # the export makes imports relative
     return {(module, name) for module, name in pairs if module != 'pipeline'}
 
 # %% ../nbs/14_pipeline.ipynb #c029
@@ -254,7 +254,7 @@ def code_used(
 
 # %% ../nbs/14_pipeline.ipynb #c031
 def digest(
-    obj  # anything json can say
+    obj:dict|list|str  # anything json can say
 ) -> str:  # 64 hexadecimal digits
     "One hash for a nested value, whatever the order of its keys."
     return hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()
@@ -314,6 +314,7 @@ def execute(
         pm.execute_notebook(str(stage['notebook']), str(copy), parameters=stage['params'], kernel_name='python3', language='python', cwd=str(run),
                             progress_bar=False, stderr_file=sys.stderr, extra_arguments=['--IPKernelApp.log_level=ERROR'])
     except pm.exceptions.PapermillExecutionError as e:
+        print(file=sys.stderr)  # ends the line of a bar that was cut short
         what = e.evalue if e.ename == 'InputError' else f'{e.ename}: {e.evalue}'
         raise InputError(f'Stage {stage["name"]} failed: {what}\nThe notebook so far, with the traceback: {copy}') from e
     except DeadKernelError as e:

@@ -1,4 +1,5 @@
 """The wheel, installed outside any checkout: the command runs its notebooks, and a service can predict in five lines."""
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 FIVE_LINES = """
 from livestock_nb.infer import images_from, predict
 images = images_from('frames')
-boxes, problems = predict(images, 'yolov5n.yaml', imgsz=64, device='cpu')
+boxes, problems = predict(images, 'best.pt', imgsz=64, device='cpu')
 assert len(images) == 2 and problems.image.tolist() == ['bad.jpg'], (images, problems)
 print(len(boxes), 'boxes')
 """
@@ -48,7 +49,8 @@ def test_the_wheel_carries_notebooks_and_configs(wheel: Path):
 
 def test_the_command_runs_outside_a_checkout(python: Path, tmp_path: Path):
     command = [python.with_name("livestock"), "run", "test", "--run", "here", "--until", "intake"]
-    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    env = os.environ | dict(JUPYTER_PATH=str(Path(sys.prefix)/"share"/"jupyter"))  # the borrowed packages' own data
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
     assert said.returncode == 0, said.stderr
     assert (tmp_path/"here"/"intake"/"boxes.parquet").exists() and (tmp_path/"here"/"report.html").exists()
     where = subprocess.run([python, "-c", "import livestock_nb; print(livestock_nb.__file__)"], cwd=tmp_path, capture_output=True, text=True)
@@ -58,6 +60,9 @@ def test_the_command_runs_outside_a_checkout(python: Path, tmp_path: Path):
 def test_a_service_predicts_in_five_lines(python: Path, tmp_path: Path):
     import cv2
     import numpy as np
+
+    from livestock_nb.pipeline import run_config
+    shutil.copy(run_config(ROOT/"configs"/"test.yaml", ROOT/"runs"/"test", until="train")/"train"/"best.pt", tmp_path)
     (tmp_path/"frames").mkdir()
     cv2.imwrite(str(tmp_path/"frames"/"good.jpg"), np.full((60, 80, 3), 90, np.uint8))
     (tmp_path/"frames"/"bad.jpg").write_bytes(b"no image")
