@@ -463,6 +463,7 @@ def write_report(
     cells = [nbformat.v4.new_markdown_cell(summary(run, records))]
     for r in records: cells += report_cells(nbformat.read(run/'notebooks'/f'{r["stage"]}.ipynb', 4), r['stage'])
     exporter = HTMLExporter(extra_loaders=[DictLoader({'folded.html.j2': FOLDED})], template_file='folded.html.j2', exclude_output_prompt=True)
+    exporter.log.setLevel('ERROR')  # it warns of every picture that has no alternative text
     html, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=cells), resources=dict(metadata=dict(name=run.name)))
     return save_text(html, run/'report.html')
 

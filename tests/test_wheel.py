@@ -47,22 +47,27 @@ def test_the_wheel_carries_notebooks_and_configs(wheel: Path):
         assert f"livestock_nb/{name}" in names
 
 
-def test_the_command_runs_outside_a_checkout(python: Path, tmp_path: Path):
-    command = [python.with_name("livestock"), "run", "test", "--run", "here", "--until", "intake"]
+@pytest.fixture(scope="module")
+def ran(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "The run folder of `livestock run test --until train`, called from a folder that is no checkout."
+    there = tmp_path_factory.mktemp("outside")
     env = os.environ | dict(JUPYTER_PATH=str(Path(sys.prefix)/"share"/"jupyter"))  # the borrowed packages' own data
-    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
+    command = [python.with_name("livestock"), "run", "test", "--run", "here", "--until", "train"]
+    said = subprocess.run(command, cwd=there, capture_output=True, text=True, env=env)
     assert said.returncode == 0, said.stderr
-    assert (tmp_path/"here"/"intake"/"boxes.parquet").exists() and (tmp_path/"here"/"report.html").exists()
+    return there/"here"
+
+
+def test_the_command_runs_outside_a_checkout(python: Path, ran: Path, tmp_path: Path):
+    assert (ran/"train"/"best.pt").exists() and (ran/"report.html").exists()
     where = subprocess.run([python, "-c", "import livestock_nb; print(livestock_nb.__file__)"], cwd=tmp_path, capture_output=True, text=True)
     assert str(ROOT) not in where.stdout
 
 
-def test_a_service_predicts_in_five_lines(python: Path, tmp_path: Path):
+def test_a_service_predicts_in_five_lines(python: Path, ran: Path, tmp_path: Path):
     import cv2
     import numpy as np
-
-    from livestock_nb.pipeline import run_config
-    shutil.copy(run_config(ROOT/"configs"/"test.yaml", ROOT/"runs"/"test", until="train")/"train"/"best.pt", tmp_path)
+    shutil.copy(ran/"train"/"best.pt", tmp_path)
     (tmp_path/"frames").mkdir()
     cv2.imwrite(str(tmp_path/"frames"/"good.jpg"), np.full((60, 80, 3), 90, np.uint8))
     (tmp_path/"frames"/"bad.jpg").write_bytes(b"no image")
