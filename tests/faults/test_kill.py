@@ -1,4 +1,4 @@
-"""`kill -9` at a random moment of each of a run's ten stages: it finishes, nothing that had finished runs again, and the result is the undisturbed one's.
+"""`kill -9` at a random moment of each stage of a run: it finishes, what had finished does not run again, and the result is the undisturbed one.
 
 Takes some five minutes, so it runs only where LIVESTOCK_LONG is set; tests/test_pipeline.py kills a small run each time.
 """
