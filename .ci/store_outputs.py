@@ -14,8 +14,10 @@ ROOT = Path(__file__).parents[1]
 INSTALL = """#| hide
 # on Colab: installs the package where it is missing, beside Colab's own torch, hence without constraints.txt
 import importlib.util, os, subprocess, sys
-source = os.environ.get('LIVESTOCK_NB', '{address}')  # a wheel on Drive, or git+ADDRESS
-if not importlib.util.find_spec('livestock_nb'): subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', source], check=True)"""
+source = os.environ.get('LIVESTOCK_NB', '{address}')
+if not importlib.util.find_spec('livestock_nb'):
+    assert source, 'livestock_nb is not installed: set LIVESTOCK_NB to a wheel on Drive or to git+ADDRESS, then run this cell again.'
+    subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', source], check=True)"""
 
 
 def dress(nb: nbformat.NotebookNode, stem: str) -> None:

@@ -11,6 +11,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 
 from .data import InputError
 
@@ -76,6 +77,7 @@ def add_run_arguments(
 def make_parser() -> argparse.ArgumentParser:
     "The commands and what they take."
     parser = argparse.ArgumentParser(prog='livestock', description='From AI Hub zips to a detector and a scored submission.')
+    parser.add_argument('--version', action='version', version=version('livestock_nb'))
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
 
     def command(name:str, function:Callable) -> argparse.ArgumentParser:

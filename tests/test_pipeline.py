@@ -71,7 +71,8 @@ def test_a_stage_runs_again_exactly_when_something_of_it_changed(project: Path):
     assert ran(project, force=["a"]) == "a"  # the same bytes came out: nothing that reads them has to run
     assert ran(project, until="a", given=dict(factor="3")) == "a"
     assert ran(project, given=dict(factor="3")) == "b c"
-    assert status(project/"my.yaml", project/"run").state.tolist() == ["to do"] * 3
+    assert status(project/"my.yaml", project/"run").state.tolist() == ["outdated"] * 3
+    assert status(project/"my.yaml", project/"new").state.tolist() == ["to do"] * 3
     assert status(project/"my.yaml", project/"run", given=dict(factor="3")).state.tolist() == ["done"] * 3
     assert "joins text" in (project/"run"/"report.html").read_text()
 
