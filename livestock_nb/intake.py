@@ -197,7 +197,7 @@ def image_facts(
     "What the `images` table wants to know of a file, without decoding a pixel. Raises `InputError` where it is no image."
     try:
         with Image.open(io.BytesIO(data)) as img: (width, height), form = upright_size(img), img.format
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, struct.error) as e:
+    except (OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError, struct.error) as e:  # ultralytics' own opener wants a plugin
         raise InputError(f'no image header in {len(data):,} bytes') from e
     return dict(width=width, height=height, sha=hashlib.sha256(data).hexdigest(), cut=is_cut(data, form))
 

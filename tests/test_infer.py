@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from livestock_nb.data import CORNERS, SPECIES, InputError, box_table, image_table
 from livestock_nb.infer import (
@@ -62,13 +63,23 @@ def test_predict_finds_clipped_boxes_of_known_labels(detector, folder):
     assert predict(images, detector, conf=.999, **FAST)[0].empty
 
 
+def assert_same_boxes(a, b):
+    "The same boxes, each within .01 px and .01 confidence of its partner: a last digit may decide the order of rows that nearly tie."
+    assert a.groupby(['image', 'label']).size().equals(b.groupby(['image', 'label']).size())
+    for key, rows in a.groupby(['image', 'label']):
+        others = b[(b.image == key[0]) & (b.label == key[1])]
+        values = [t[['x1', 'y1', 'x2', 'y2', 'confidence']].to_numpy() for t in (rows, others)]
+        apart = np.abs(values[0][:, None] - values[1][None]).max(axis=2)
+        assert apart[linear_sum_assignment(apart)].max() < .01, key
+
+
 def test_boxes_do_not_depend_on_order_batch_or_neighbours(detector, folder):
     images = images_from(folder)
     every, _ = predict(images, detector, conf=.04, **FAST)
     for other in (predict(images[::-1], detector, conf=.04, **FAST), predict(images, detector, conf=.04, batch=1, **FAST)):
-        pd.testing.assert_frame_equal(other[0], every, atol=1e-3)
+        assert_same_boxes(other[0], every)
     alone, _ = predict(images[images.image == 'c.PNG'], detector, conf=.04, **FAST)
-    pd.testing.assert_frame_equal(alone, every[every.image == 'c.PNG'].reset_index(drop=True), atol=1e-3)
+    assert_same_boxes(alone, every[every.image == 'c.PNG'])
 
 
 def test_a_slow_computer_loses_no_boxes(detector, folder, monkeypatch):
@@ -79,7 +90,7 @@ def test_a_slow_computer_loses_no_boxes(detector, folder, monkeypatch):
     monkeypatch.setattr(nms.time, 'time', lambda: next(clock))
     slow, _ = predict(images, detector, conf=.04, **FAST)
     assert slow.image.nunique() == 4
-    pd.testing.assert_frame_equal(slow, every, atol=1e-3)
+    assert_same_boxes(slow, every)
 
 
 def test_unreadable_images_are_reported_and_the_rest_goes_on(detector, folder):
