@@ -6,17 +6,23 @@
 __all__ = ['GAINS', 'V5_ONLY', 'HYP_NAMES', 'SWITCHES', 'OPTIMIZERS', 'LIMIT', 'PLACES', 'cache_folder', 'quiet_ultralytics',
            'pick_device', 'fetch_weights', 'find_weights', 'load_model', 'map_hyp', 'check_hyp', 'read_hyp',
            'check_size', 'read_data', 'no_label_cache', 'ReadingBar', 'open_dataset', 'TrainingInput', 'TrainingSteps',
-           'training_bar', 'deliver', 'training_args', 'make_trainer', 'train_model', 'training_pictures', 'show_batch',
+           'training_bar', 'deliver', 'training_args', 'make_trainer', 'data_code', 'training_key', 'out_of_memory',
+           'train_once', 'train_through', 'free_memory', 'train_model', 'training_pictures', 'show_batch',
            'plot_curves']
 
 # %% ../nbs/09_train.ipynb #c002
 import difflib
+import gc
+import hashlib
 import io
+import json
 import math
 import os
 import random
 import shutil
+import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -33,6 +39,7 @@ import yaml
 from tqdm import tqdm
 
 from .data import PALETTE, InputError, box_table, from_yolo, image_table, project_root, save_table, save_text, show_grid, whole_file
+from .resume import ResumableTraining, newest_state
 
 if TYPE_CHECKING:
     from ultralytics import YOLO
@@ -244,17 +251,19 @@ class ReadingBar(tqdm):
 def open_dataset(
     build:Callable, # makes an ultralytics dataset of the images in a list
     listing:str, # a text file with an image a line
-    *args  # handed on
+    *args, # handed on
+    quiet:bool=False  # say nothing
 ) -> 'YOLODataset':
     "`build`'s dataset; says how many images of the list it had to leave out, and which. Raises `InputError` if nothing is left."
     try:
         with no_label_cache(), patch('ultralytics.data.base.TQDM', ReadingBar), patch('ultralytics.data.dataset.TQDM', ReadingBar):
             dataset = build(listing, *args)
     except (RuntimeError, ValueError, FileNotFoundError) as e: raise InputError(f'{listing} gives no dataset: {str(e).splitlines()[0]}') from e
-    if not str(listing).endswith('.txt'): return dataset
+    if quiet or not str(listing).endswith('.txt'): return dataset
     wanted = {Path(line).name for line in Path(listing).read_text(encoding='utf-8').splitlines() if line.strip()}
     if lost := sorted(wanted - {Path(f).name for f in dataset.im_files}):
-        tqdm.write(f'{Path(listing).name}: {len(lost)} of {len(wanted)} images cannot be used: {", ".join(lost[:5])}{" …" if len(lost) > 5 else ""}')
+        some = ', '.join(lost[:5]) + ' …'*(len(lost) > 5)
+        tqdm.write(f'{Path(listing).name}: {len(lost)} of {len(wanted)} images cannot be used: {some}')
     return dataset
 
 # %% ../nbs/09_train.ipynb #c035
@@ -278,9 +287,9 @@ class TrainingInput:
         return self.train_loader if mode == 'val' and self.full else super().get_dataloader(dataset_path, batch_size, rank, mode)
 
 # %% ../nbs/09_train.ipynb #c037
-class TrainingSteps(TrainingInput):
+class TrainingSteps(ResumableTraining, TrainingInput):
     "What a `DetectionTrainer` does after each epoch."
-    scored, rows = False, ()
+    scored = False
 
     def validate(self) -> tuple[dict, float|None]:
         self.scored = not self.full
@@ -358,7 +367,85 @@ def make_trainer(
     trainer.model = trainer.get_model(model.model.yaml, model.model if model.ckpt else None)
     return trainer
 
-# %% ../nbs/09_train.ipynb #c045
+# %% ../nbs/09_train.ipynb #c046
+def data_code(
+    folder:Path|str  # of data.yaml
+) -> int:
+    "A checksum of the images and labels that a training on `folder` reads, in the order of its lists: the same data elsewhere has the same code."
+    info, code = read_data(folder), 0
+    from ultralytics.data.utils import img2label_paths
+    for listing in (Path(info['train']), Path(info['val'])):
+        images = [str(listing.parent/line.strip()) for line in listing.read_text(encoding='utf-8').splitlines() if line.strip()]
+        for path in map(Path, [*images, *img2label_paths(images)]):
+            code = zlib.crc32(path.read_bytes() if path.exists() else b'', zlib.crc32(path.name.encode(), code))
+    return code
+
+# %% ../nbs/09_train.ipynb #c047
+def training_key(
+    data:Path|str, # folder of data.yaml
+    weights:Path|str, # see `load_model`
+    args:dict  # all other arguments, as given
+) -> str:  # 64 hex digits
+    "The digest of a training: its arguments, the bytes of data and starting weights, and ultralytics' version."
+    info, start = read_data(data), Path(find_weights(weights))
+    start = hashlib.sha256(start.read_bytes()).hexdigest() if start.is_file() else str(start)
+    parts = [args, start, data_code(data), info['names'], info['val'] == info['train'], quiet_ultralytics().__version__]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+# %% ../nbs/09_train.ipynb #c049
+def out_of_memory(
+    error:BaseException
+) -> bool:
+    "Whether an error is a device's or this machine's way to say that memory ran out."
+    signs = ('out of memory', 'allocate memory', 'CUBLAS_STATUS_ALLOC_FAILED', 'CUDNN_STATUS_INTERNAL_ERROR', 'unable to find an engine')
+    return isinstance(error, MemoryError) or any(s.lower() in str(error).lower() for s in signs)
+
+# %% ../nbs/09_train.ipynb #c051
+def train_once(
+    weights:Path|str, # see `load_model`
+    args:dict, # of ultralytics
+    state:dict|None, # of a checkpoint to go on from
+    folders:list[Path], # where checkpoints go
+    key:str, # from `training_key`
+    desc:str  # on the bar
+) -> dict:  # the last epoch's state
+    "Train from a checkpoint's state, or from `weights`, to the end."
+    trainer = make_trainer(load_model(weights), args)
+    trainer.folders, trainer.key, trainer.state = folders, key, state
+    if state: tqdm.write(f'{desc}: going on after epoch {state["epoch"]+1} of {args["epochs"]}.', file=sys.stderr)
+    with training_bar(trainer, desc): trainer.train()
+    return trainer.state
+
+# %% ../nbs/09_train.ipynb #c052
+def train_through(
+    weights:Path|str, # see `load_model`
+    args:dict, # of ultralytics
+    folders:list[Path], # where checkpoints go; in the first one ultralytics works
+    key:str, # from `training_key`
+    desc:str  # on the bar
+) -> dict:  # the last epoch's state
+    "Train on from the newest checkpoint, or from `weights`, until done; with half the batch where memory runs out. Raises `InputError` at the last."
+    while True:
+        state = newest_state(folders, key)
+        if state and state['done']: return state
+        if not state: shutil.rmtree(folders[0], ignore_errors=True)
+        args = args | dict(batch=min(args['batch'], state['batch'] if state else args['batch']))
+        try: return train_once(weights, args, state, folders, key, desc)
+        except (RuntimeError, MemoryError) as e:
+            if not out_of_memory(e): raise
+        if args['batch'] == 1: raise InputError(f'Memory does not suffice for one image of {args["imgsz"]} px: lower imgsz or take a smaller model.')
+        args['batch'] //= 2
+        tqdm.write(f'Out of memory: going on with batch {args["batch"]}.')
+        free_memory()
+
+# %% ../nbs/09_train.ipynb #c053
+def free_memory() -> None:
+    "Give back what a failed attempt held, on a GPU too."
+    import torch
+    gc.collect()
+    if torch.cuda.is_available(): torch.cuda.empty_cache()
+
+# %% ../nbs/09_train.ipynb #c054
 def train_model(
     data:Path|str, # folder of data.yaml
     out:Path|str, # folder of best.pt, results.csv and args.yaml
@@ -370,26 +457,27 @@ def train_model(
     device:str='', # see `pick_device`
     seed:int=0, # of all random numbers
     validate:bool=True, # after each epoch; else after the last one only
-    desc:str='Training'  # on the bar
+    desc:str='Training', # on the bar
+    mirror:Path|str=''  # second folder for checkpoints; '' for none
 ) -> Path:  # best.pt: the epoch best on the valid set (mAP@.5:.95), the last one where there is no valid set
-    """Train a detector on a YOLO dataset. On a CPU the same arguments give the same file.
+    """Train a detector on a YOLO dataset. On a CPU the same arguments give the same file, however often the run is killed and started again.
 
-    A killed run leaves no best.pt behind that was not there before, and starts again cleanly. Raises `InputError` on what the user can mend.
-    """
+    The same call goes on after its last finished epoch, a different one starts cleanly. Raises `InputError` on what the user can mend."""
     data, out = Path(data).resolve(), Path(out).resolve()
     read_data(data)
     if min(epochs, batch, imgsz/32) < 1: raise InputError(f'epochs {epochs}, batch {batch}, imgsz {imgsz}: at least 1, 1 and 32 are needed.')
-    hyp, device, model = check_hyp(hyp or {}), pick_device(device), load_model(weights)
+    hyp, given, device = check_hyp(hyp or {}), str(device), pick_device(device)
+    args = dict(imgsz=imgsz, epochs=epochs, batch=batch, seed=seed, val=validate)
+    key = training_key(data, weights, args | hyp | dict(device=given))
+    args |= training_args(hyp, device) | dict(data=str(data/'data.yaml'), save_dir=str(out/'work'), device=device)
+    state = train_through(weights, args, [out/'work', *([Path(mirror).resolve()] if mirror else [])], key, desc)
+    save_table(pd.DataFrame(state['rows']).round(6), out/'results.csv')
+    with whole_file(out/'work'/'best.pt') as tmp: state['best'].numpy().tofile(tmp)
+    deliver(out/'work'/'best.pt', out/'best.pt')
     shutil.rmtree(out/'work', ignore_errors=True)
-    trainer = make_trainer(model, training_args(hyp, device) | dict(
-        data=str(data/'data.yaml'), save_dir=str(out/'work'), imgsz=imgsz, epochs=epochs, batch=batch, device=device, seed=seed, val=validate))
-    with training_bar(trainer, desc): trainer.train()
-    save_table(pd.read_csv(trainer.csv), out/'results.csv')
-    deliver(trainer.best, out/'best.pt')
-    shutil.rmtree(out/'work')
     return out/'best.pt'
 
-# %% ../nbs/09_train.ipynb #c047
+# %% ../nbs/09_train.ipynb #c056
 def training_pictures(
     data:Path|str, # folder of data.yaml
     hyp:dict, # training arguments from `read_hyp`
@@ -407,12 +495,12 @@ def training_pictures(
     with tempfile.TemporaryDirectory() as d:
         some = save_text('\n'.join(sorted(random.sample(lines, min(4*count, len(lines))))), Path(d)/'train.txt')
         make = partial(YOLODataset, data=info, imgsz=imgsz, augment=True, batch_size=count, hyp=get_cfg(overrides=hyp))
-        dataset = open_dataset(make, str(some))
+        dataset = open_dataset(make, str(some), quiet=True)  # the training says what is wrong with which image
     dataset.buffer = list(range(len(dataset)))
     seen = [dataset[i] for i in np.linspace(0, len(dataset)-1, min(count, len(dataset))).astype(int)]
     return show_batch(seen)
 
-# %% ../nbs/09_train.ipynb #c048
+# %% ../nbs/09_train.ipynb #c057
 def show_batch(
     samples:list[dict]  # of an ultralytics dataset: img (3, height, width) RGB, bboxes (n, 4) as fractions xc yc w h, cls (n, 1)
 ) -> plt.Figure:
@@ -424,7 +512,7 @@ def show_batch(
     boxes = from_yolo(pd.DataFrame(rows), images) if rows else box_table([])
     return show_grid(images, boxes, read=lambda row: frames[row.image]['img'].permute(1, 2, 0).numpy())
 
-# %% ../nbs/09_train.ipynb #c050
+# %% ../nbs/09_train.ipynb #c059
 def plot_curves(
     results:pd.DataFrame  # results.csv: a row an epoch
 ) -> plt.Figure:
