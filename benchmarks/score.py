@@ -1,6 +1,6 @@
 """How fast scoring is beside map_boxes and pycocotools on the same tables, whether it gives the same numbers, and whether its intervals hold.
 
-    python benchmarks/score.py [--quick]
+    python benchmarks/score.py [--quick] [--coverage]
 
 190,000 made-up detections on 2,000 images (--quick: 19,000 on 200). Each pair runs in one process, ours the median of five runs, the peer once
 (--quick) or the faster of two. The last line is one JSON object."""
@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import time
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,6 @@ from livestock_nb.score import (
     match_submission,
     overlap,
     resampled_ap,
-    resampled_curve,
     score,
     to_answer_frame,
 )
@@ -100,34 +100,62 @@ def seconds(function, times:int=1) -> tuple[float, object]:
     return float(np.median(took)), out
 
 
-def simulate(images:int, rng:np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Hits down the curve, the image of each row, gold boxes an image: images differ in how hard they are."
-    boxes, skill = rng.integers(1, 9, images), rng.beta(8, 2, images)
-    of = np.repeat(np.arange(images), boxes)
-    hit = rng.random(len(of)) < skill[of]
+def simulate(images:int, rng:np.random.Generator, group:int=1) -> tuple[pd.DataFrame, pd.DataFrame, pd.Series]:
+    """An answer, a submission in its frame with confidences, and groups of `group` images that are equally hard. Hits lie on their gold box, false
+    rows far from all; how many there are of each is binomial and Poisson, by an image's difficulty."""
+    skill, boxes = np.repeat(rng.beta(8, 2, -(-images//group)), group)[:images], rng.integers(1, 9, images)
+    gold = np.repeat(np.arange(images), boxes)
+    hit = np.flatnonzero(rng.random(len(gold)) < skill[gold])
     false = np.repeat(np.arange(images), rng.poisson(6*(1-skill) + .5))
-    conf = np.r_[rng.beta(2 + 4*skill[of[hit]], 2), rng.beta(1.5, 3, len(false))]
-    order = np.argsort(-conf, kind='stable')
-    return np.r_[np.ones(hit.sum(), bool), np.zeros(len(false), bool)][order], np.r_[of[hit], false][order], boxes
+    names, place = np.array([f'{i:06}.jpg' for i in range(images)]), np.arange(len(gold)) - np.repeat(boxes.cumsum() - boxes, boxes)
+
+    def table(image:np.ndarray, x:np.ndarray, y:float) -> pd.DataFrame:
+        return pd.DataFrame(dict(ImageID=names[image], LabelName=np.where(image % 3 == 0, 'pig', 'cow'), XMin=x, XMax=x+.1, YMin=y, YMax=y+.1))
+    found = pd.concat([table(gold[hit], place[hit]/8, .2), table(false, rng.random(len(false)), .6)], ignore_index=True)
+    found['Conf'] = np.r_[rng.beta(2 + 4*skill[gold[hit]], 2), rng.beta(1.5, 3, len(false))]
+    groups = pd.Series((np.arange(images)//group).astype(str), names)
+    return table(gold, place/8, .2), found.sort_values('Conf', ascending=False, ignore_index=True), groups
 
 
-def coverage(definition:str, images:int=200, sets:int=200, resamples:int=1000) -> float:
-    "Share of simulated test sets whose 95 % interval holds the AP of 300,000 images."
-    rng, area, names = np.random.default_rng(0), DEFINITIONS[definition], [f'{i:06}' for i in range(images)]
-    hit, image, gold = simulate(300_000, rng)
-    truth, held = resampled_curve(hit, image, gold, np.ones((len(gold), 1), np.int32), area)[0], 0
-    for i in range(sets):
-        hit, image, gold = simulate(images, rng)
-        span = interval(pd.DataFrame(resampled_curve(hit, image, gold, draw_images(names, resamples, seed=i), area)[None]))
-        held += span.low[0] <= truth <= span.high[0]
-    return held/sets
+def to_pixels(found:pd.DataFrame) -> pd.DataFrame:
+    "A submission in px from one in the answer's frame."
+    w, h = np.array([FRAMES[v] for v in FRAMES])[found.LabelName.map(list(FRAMES).index)].T
+    return found.assign(XMin=found.XMin*w, XMax=found.XMax*w, YMin=found.YMin*h, YMax=found.YMax*h)[SUBMISSION_COLUMNS]
+
+
+def coverage(definition:str, sets:int=1000, images:int=200, group:int=1, by_group:bool=True) -> list[bool]:
+    "Of each simulated test set, whether its 95 % interval holds the score of 100,000 images."
+    rng = np.random.default_rng(0)
+    answer, found, _ = simulate(100_000, rng, group)
+    truth, held = score(answer, to_pixels(found), definition=definition, resamples=0).ap.iloc[-1], []
+    for _ in range(sets):
+        answer, found, groups = simulate(images, rng, group)
+        mean = score(answer, to_pixels(found), definition=definition, groups=groups if group > 1 and by_group else None).iloc[-1]
+        held.append(mean.low <= truth <= mean.high)
+    return held
+
+
+def coverages(sets:int) -> dict[str, float]:
+    "Coverage under both definitions, and of groups of four images drawn as groups and, wrongly, one by one; `_200` is of the first 200 sets."
+    asked = dict(challenge=dict(definition='challenge'), coco=dict(definition='coco'), groups=dict(definition='challenge', images=400, group=4),
+                 groups_ignored=dict(definition='challenge', images=400, group=4, by_group=False))
+    out = {}
+    for name, args in asked.items():
+        held = np.array(coverage(sets=sets, **args), float)
+        parts = [part.mean() for part in np.split(held, len(held)//200)]
+        out[f'coverage_{name}'], out[f'coverage_{name}_200'] = held.mean(), parts[0]
+        print(f'coverage, {name}: {held.mean():.3f} of {sets} simulated sets; {", ".join(f"{v:.3f}" for v in parts)} of each 200', flush=True)
+    return out
 
 
 def main() -> None:
     "Measure and print."
     parser = argparse.ArgumentParser()
-    parser.add_argument('--quick', action='store_true')
-    quick = parser.parse_args().quick
+    parser.add_argument('--quick', action='store_true', help='a tenth of the rows; with --coverage a fifth of the sets')
+    parser.add_argument('--coverage', action='store_true', help='only whether the intervals hold, on 1,000 simulated sets and not 200')
+    args = parser.parse_args()
+    quick = args.quick
+    if args.coverage: return print(json.dumps({k: round(v, 4) for k, v in coverages(200 if quick else 1000).items()}))
     answer, submission = made_up(*(200, 19_000) if quick else (2_000, 190_000))
     with contextlib.redirect_stdout(io.StringIO()):
         import map_boxes
@@ -154,13 +182,23 @@ def main() -> None:
         matches = match_submission(answer, submission, IOUS, 'coco')
         return {(k, iou): v for iou in IOUS for k, v in average_precision(matches, iou).items()}
     pair('coco_ten', ten, lambda: pycocotools_ap(answer, submission, list(IOUS)))
+    orders = dict(shuffled=submission.sample(frac=1, random_state=0, ignore_index=True), reversed=submission[::-1].reset_index(drop=True))
+    for name, rows in orders.items():  # the same detections in other orders: equality alone
+        ap = {d: dict(score(answer, rows, .75, d, resamples=0).set_index('label').ap) for d in DEFINITIONS}
+        _, peer = seconds(lambda rows=rows: map_boxes_ap(answer, rows, .75))
+        _, coco = seconds(lambda rows=rows: pycocotools_ap(answer, rows, [.75]))
+        far = max([abs(ap['challenge'][k]-v) for k, v in peer.items()] + [abs(ap['coco'][k]-v) for (k, _), v in coco.items()])
+        said[f'{name}_difference'] = far
+        print(f'{name} rows: challenge {ap["challenge"]["mean"]:.4f}, coco {ap["coco"]["mean"]:.4f}, farthest from the peers {far:.1e}', flush=True)
     for d in DEFINITIONS:
         matches = match_submission(answer, submission, [.75], d)
         took, _ = seconds(lambda m=matches: interval(resampled_ap(m, .75, draw_images(m.image.cat.categories, 1000))), 3)
         said['bootstrap_seconds'] = max(said.get('bootstrap_seconds', 0), took)
-        said[f'coverage_{d}'] = coverage(d, sets=200)
-        print(f'{d}: 1,000 resamples {took:.2f} s; coverage on 200 simulated sets {said[f"coverage_{d}"]:.3f}', flush=True)
+        print(f'{d}: 1,000 resamples at one IoU {took:.2f} s', flush=True)
+    said |= coverages(200)
     print(json.dumps({k: round(v, 12) if 'difference' in k else round(v, 4) if isinstance(v, float) else v for k, v in said.items()}))
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    warnings.filterwarnings('ignore', 'In .* images the rows')  # other orders are meant here
+    main()
