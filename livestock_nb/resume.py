@@ -36,13 +36,14 @@ def checkpoints(
 # %% ../nbs/09a_resume.ipynb #c006
 def load_state(
     path:Path, # a checkpoint file
-    key:str  # of the training
+    key:str, # of the training
+    copy:bool=True  # False leaves the tensors in the file, which is quicker
 ) -> dict|None:
     "What `save_state` wrote, with its tensors on the CPU; None if it is missing, not whole, or another training's."
     import torch
     try:
         with zipfile.ZipFile(path) as z: whole = z.testzip() is None
-        state = torch.load(path, map_location='cpu', weights_only=True) if whole else {}
+        state = torch.load(path, map_location='cpu', weights_only=True, mmap=not copy) if whole else {}
     except Exception: return None  # a damaged file ends in any of a dozen exceptions
     return state if state.get('key') == key else None
 
@@ -61,7 +62,7 @@ def keep_two(
     key:str  # of the training
 ) -> None:
     "Delete all but the last two checkpoints, and what killed runs left half-written; nothing, but raise `OSError`, if `path` cannot be read back."
-    if load_state(path, key) is None: raise OSError(f'{path} was written but cannot be read back')
+    if load_state(path, key, copy=False) is None: raise OSError(f'{path} was written but cannot be read back')
     for old in [*checkpoints(path.parent, key)[2:], *path.parent.glob(f'.*.{key[:12]}-*.tmp.pt')]: old.unlink(missing_ok=True)
 
 # %% ../nbs/09a_resume.ipynb #c010

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from test_train import files, make_dataset
+from test_train import TINY, files, make_dataset
 
 from livestock_nb import resume
 from livestock_nb.data import InputError
@@ -30,9 +30,11 @@ import json, os, signal, sys
 from livestock_nb import resume
 from livestock_nb.train import train_model
 data, out, mirror, kill, settings = sys.argv[1:]
-seen, real = 0, resume.ResumableTraining.preprocess_batch
+seen, first, real = 0, None, resume.ResumableTraining.preprocess_batch
 def preprocess_batch(self, batch):
-    global seen
+    global seen, first
+    if first is None: first = self.epoch*len(self.train_loader)
+    if int(kill) < 0: print(first+seen, flush=True)  # the number of the batch, from 0
     seen += 1
     if seen == int(kill): os.kill(os.getpid(), signal.SIGKILL)
     return real(self, batch)
@@ -41,11 +43,11 @@ train_model(data, out, device='cpu', mirror=mirror, **json.loads(settings))
 """
 
 
-def child(data:Path, out:Path, mirror:Path, settings:dict, kill:int=0) -> subprocess.Popen:
-    "A training in a process of its own, which kills itself at the start of batch number `kill`, from 1."
+def child(data:Path, out:Path, mirror:Path, settings:dict, kill:int=0, told:bool=False) -> subprocess.Popen:
+    "A training in a process of its own, which kills itself at the start of batch number `kill`, from 1; `told` has it print every batch's number."
     quiet_ultralytics()  # sets the number of threads for the child as well
-    words = [sys.executable, '-c', CHILD, *map(str, (data, out, mirror, kill)), json.dumps(settings)]
-    return subprocess.Popen(words, stderr=subprocess.DEVNULL, cwd=out.parent)
+    words = [sys.executable, '-c', CHILD, *map(str, (data, out, mirror, -1 if told else kill)), json.dumps(settings)]
+    return subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE if told else None, cwd=out.parent, text=True)
 
 
 def final_state(mirror:Path) -> dict:
@@ -84,9 +86,9 @@ def home(tmp_path_factory) -> Path:
 
 # ---- a killed training
 def test_killed_in_mid_epoch(home):
-    "Killed in the third epoch; its newest checkpoint is cut off in both folders, so the second epoch is done again."
-    killed = child(home/'data', home/'killed', home/'killed_mirror', SETTINGS, kill=13)
-    assert killed.wait(60) == -signal.SIGKILL
+    "Killed in the second and in the third epoch; the newest checkpoint is cut off in both folders, so the second epoch is done once more."
+    for kill in (8, 8):  # of 5 batches an epoch: the second life begins with the second epoch
+        assert child(home/'data', home/'killed', home/'killed_mirror', SETTINGS, kill).wait(60) == -signal.SIGKILL
     assert not (home/'killed'/'best.pt').exists()
     for folder in (home/'killed'/'work', home/'killed_mirror'):
         newest, older = folder.glob('*-00001.pt'), folder.glob('*-00000.pt')
@@ -121,7 +123,8 @@ def test_the_best_epoch_outlives_the_session(tmp_path, monkeypatch):
         return real(self, batch)
     monkeypatch.setattr(TrainingSteps, 'validate', validate)
     monkeypatch.setattr(ResumableTraining, 'preprocess_batch', preprocess_batch)
-    data, settings = make_dataset(tmp_path/'data'), dict(imgsz=64, epochs=3, batch=2, device='cpu')
+    (tmp_path/'tiny.yaml').write_text(TINY)
+    data, settings = make_dataset(tmp_path/'data'), dict(weights=tmp_path/'tiny.yaml', imgsz=64, epochs=3, batch=2, device='cpu')
     train_model(data, tmp_path/'calm', **settings)
     with pytest.raises(KeyboardInterrupt): train_model(data, tmp_path/'torn', mirror=tmp_path/'mirror', **settings)
     state = final_state(tmp_path/'mirror')
@@ -140,7 +143,9 @@ def test_memory_runs_out(tmp_path, monkeypatch, capsys):
         return real(self, batch)
     monkeypatch.setattr(ResumableTraining, 'preprocess_batch', preprocess_batch)
     data = make_dataset(tmp_path/'data', count=10)
-    train_model(data, tmp_path/'out', imgsz=64, epochs=2, batch=4, device='cpu', mirror=tmp_path/'mirror', validate=False)
+    (tmp_path/'tiny.yaml').write_text(TINY)
+    settings = dict(weights=tmp_path/'tiny.yaml', imgsz=64, epochs=2, batch=4, device='cpu', validate=False)
+    train_model(data, tmp_path/'out', mirror=tmp_path/'mirror', **settings)
     assert seen == [(0, 4), (0, 4), (1, 4), *[(1, 2)]*4]
     assert 'half' not in capsys.readouterr().err and yaml.safe_load((tmp_path/'out'/'args.yaml').read_text())['batch'] == 2
     assert pd.read_csv(tmp_path/'out'/'results.csv').epoch.tolist() == [1, 2]
@@ -252,26 +257,31 @@ def test_a_full_disk_is_said(tmp_path):
 
 # ---- the long form
 @LONG
-def test_ten_kills_at_random_moments(home):
-    "Whatever is going on: reading, training, validating, writing."
-    settings, rng = SETTINGS | dict(epochs=8), random.Random(0)
+def test_ten_kills_spread_over_a_training(home):
+    "From the first batch to the last, each at a random moment after it: reading, training, validating, writing. Nothing finished is lost."
+    settings, rng, done = SETTINGS | dict(epochs=8), random.Random(0), []
     train_model(home/'data', home/'quiet', device='cpu', mirror=home/'quiet_mirror', **settings)
-    for _ in range(10):
-        started, work = time.monotonic(), home/'killed10'/'work'
-        process = child(home/'data', home/'killed10', home/'killed10_mirror', settings)
-        while not work.exists() and time.monotonic()-started < 60: time.sleep(.05)
-        time.sleep(rng.uniform(0, 6))
+    for target in range(0, 40, 4):  # 8 epochs of 5 batches
+        process = child(home/'data', home/'killed10', home/'killed10_mirror', settings, told=True)
+        for line in process.stdout:
+            if int(line) >= target: break
+        time.sleep(rng.uniform(0, .4))
         process.kill()
-        process.wait()
+        assert process.wait() == -signal.SIGKILL, 'it was still at work'
+        done.append(max([int(p.stem[-5:]) for p in (home/'killed10_mirror').glob('*.pt')], default=-1))
+    assert done == sorted(done) and all(d >= t//5-1 for d, t in zip(done, range(0, 40, 4), strict=True)) and len(set(done)) > 5
     assert child(home/'data', home/'killed10', home/'killed10_mirror', settings).wait(600) == 0
     assert_same_training(home, 'quiet', 'killed10')
+    quiet, killed = (torch.load(home/n/'best.pt', weights_only=False)['model'].state_dict() for n in ('quiet', 'killed10'))
+    assert list(quiet) == list(killed) and all(torch.equal(quiet[k], killed[k]) for k in quiet)
 
 
 @LONG
 @pytest.mark.parametrize('change', [
     dict(hyp=dict(optimizer='AdamW', lr0=.001, cache='ram', nbs=64)), dict(hyp=dict(optimizer='auto', patience=1)), dict(validate=False),
-    dict(hyp=dict(optimizer='MuSGD', lr0=.01, freeze=3, cos_lr=True)), dict(weights='yolo26n.yaml')],
-    ids=['adamw', 'patience', 'valid last', 'musgd', 'end to end'])
+    dict(hyp=dict(optimizer='MuSGD', lr0=.01, freeze=3, cos_lr=True)), dict(weights='yolo26n.yaml'),
+    dict(hyp=dict(full=True, background=0., accumulate=3, cls_pw=1., pretrained=False))],
+    ids=['adamw', 'patience', 'valid last', 'musgd', 'end to end', 'ours'])
 def test_other_settings(change, home, request):
     name = request.node.callspec.id.replace(' ', '_')
     settings = SETTINGS | change

@@ -43,7 +43,8 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_carries_notebooks_and_configs(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("notebooks/14_pipeline.ipynb", "configs/demo.yaml", "configs/full.yaml", "configs/hyp/reference.yaml", "infer.py"):
+    configs = [f"configs/{name}.yaml" for name in ("demo", "full", "hyp/reference", "recipes/cosine")]
+    for name in ("notebooks/14_pipeline.ipynb", *configs, "infer.py"):
         assert f"livestock_nb/{name}" in names
 
 
