@@ -9,6 +9,7 @@ parser = ConfigParser(delimiters=["="])
 parser.read(here / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 pkg = cfg["lib_name"]
+extras = {name: cfg[f"{name}_requirements"].split("\n")[1:] for name in ("dev", "edge")}
 
 setup(
     name=pkg,
@@ -27,6 +28,6 @@ setup(
     include_package_data=False,
     zip_safe=False,
     install_requires=cfg["requirements"].split("\n")[1:],
-    extras_require={"dev": cfg["dev_requirements"].split("\n")[1:]},
+    extras_require=extras | {"dev": extras["dev"] + extras["edge"]},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": [f"{pkg}={pkg}._modidx:d"]},
 )

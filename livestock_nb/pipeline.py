@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FOLDED', 'MEANING', 'nearest', 'packaged', 'read_config', 'find_notebook', 'notebook_parameters', 'as_path', 'cast',
-           'expand', 'check_names', 'resolve_params', 'make_plan', 'file_stamp', 'hash_files', 'top_level', 'imported',
-           'code_used', 'digest', 'stage_key', 'read_json', 'is_done', 'versions', 'execute', 'run_stage',
-           'end_orphans', 'locked', 'stage_states', 'run_stages', 'status', 'report_cells', 'summary', 'write_report',
-           'run_config', 'make_inputs', 'open_stage']
+           'expand', 'check_names', 'resolve_params', 'stage_name', 'make_plan', 'file_stamp', 'hash_files',
+           'top_level', 'imported', 'code_used', 'digest', 'stage_key', 'read_json', 'is_done', 'versions', 'execute',
+           'run_stage', 'end_orphans', 'locked', 'stage_states', 'run_stages', 'status', 'report_cells', 'summary',
+           'write_report', 'run_config', 'make_inputs', 'open_stage']
 
 # %% ../nbs/14_pipeline.ipynb #c002
 import ast
@@ -171,17 +171,24 @@ def resolve_params(
     return {p: cast(as_path(expand(v, base, scope, kinds[p]), base, kinds[p]), kinds[p], f'{stage["name"]}.{p}') for p, (v, base) in raw.items()}
 
 # %% ../nbs/14_pipeline.ipynb #c021
+def stage_name(
+    stage:dict  # of a config
+) -> str:
+    "What a stage is called: its `name`, or its notebook's without the number."
+    return stage.get('name') or re.sub(r'^\d+[a-z]?_', '', Path(stage['notebook']).stem)
+
+# %% ../nbs/14_pipeline.ipynb #c022
 def make_plan(
-    config:Path|str, # a yaml file or a packaged config's name
+    config:Path|str|dict, # a yaml file, a packaged config's name, or what `read_config` gave
     run:Path, # the run's folder
     given:dict[str, str]|None=None, # -v: variables, relative to the current folder
     params:dict[str, str]|None=None, # -p: STAGE.PARAM, relative to the current folder
     picked:list[str]|None=None  # stage names to check
 ) -> tuple[list[dict], str|None]:  # stages with name, notebook, params; the file to deliver
     "Every stage with its notebook and resolved parameters. Raises `InputError` on anything mistyped."
-    cfg, given, params = read_config(config), given or {}, params or {}
+    cfg, given, params = config if isinstance(config, dict) else read_config(config), given or {}, params or {}
     stages = [dict(params={}) | s | dict(notebook=find_notebook(s['notebook'], cfg['folder'])) for s in cfg['stages']]
-    for s in stages: s |= dict(name=s.get('name') or re.sub(r'^\d+[a-z]?_', '', s['notebook'].stem), kinds=notebook_parameters(s['notebook']))
+    for s in stages: s |= dict(name=stage_name(s), kinds=notebook_parameters(s['notebook']))
     check_names(cfg, stages, given, params, picked or [])
     scope = {k: (v, cfg['folder']) for k, v in cfg['vars'].items()} | {'run': (str(run), run)}
     scope |= {k: (v.replace('$', '$$'), Path.cwd()) for k, v in given.items()}  # what is typed is meant as it stands
@@ -190,7 +197,7 @@ def make_plan(
         scope[s['name']] = (s['params']['out'], run)  # from here on, so that a stage can only name an earlier one
     return stages, cfg['deliver'] and expand(cfg['deliver'], cfg['folder'], scope, 'Path')
 
-# %% ../nbs/14_pipeline.ipynb #c024
+# %% ../nbs/14_pipeline.ipynb #c025
 def file_stamp(
     path:Path  # a file
 ) -> list:  # size, mtime, ctime (ns), inode
@@ -198,7 +205,7 @@ def file_stamp(
     s = path.stat()
     return [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
 
-# %% ../nbs/14_pipeline.ipynb #c025
+# %% ../nbs/14_pipeline.ipynb #c026
 def hash_files(
     root:Path, # a file, or a folder with all that is below it
     known:dict[str, list]  # path -> stamp and hash of earlier calls; is extended
@@ -212,7 +219,7 @@ def hash_files(
         result[p.relative_to(root).as_posix()] = known[str(p)][1]
     return result
 
-# %% ../nbs/14_pipeline.ipynb #c027
+# %% ../nbs/14_pipeline.ipynb #c028
 def top_level(
     source:str  # a module's text
 ) -> dict[str, tuple[str, ast.stmt]]:  # name -> whole lines of its definition, and the definition
@@ -226,7 +233,7 @@ def top_level(
         found |= {n: ('\n'.join(lines[first-1:node.end_lineno]), node) for n in names if n}
     return found
 
-# %% ../nbs/14_pipeline.ipynb #c028
+# %% ../nbs/14_pipeline.ipynb #c029
 def imported(
     tree:ast.AST  # some code
 ) -> set[tuple[str, str]]:  # (module of this package, name)
@@ -235,7 +242,7 @@ def imported(
     pairs = {(n.module.removeprefix('livestock_nb.'), a.name) for n in froms for a in n.names}  # the export makes imports relative
     return {(module, name) for module, name in pairs if module != 'pipeline'}
 
-# %% ../nbs/14_pipeline.ipynb #c029
+# %% ../nbs/14_pipeline.ipynb #c030
 def code_used(
     notebook:Path  # a stage's notebook
 ) -> dict[str, str]:  # 'notebook' or 'module.name' -> source
@@ -252,14 +259,14 @@ def code_used(
         waiting |= imported(node) | {(module, n.id) for n in ast.walk(node) if isinstance(n, ast.Name)}
     return code
 
-# %% ../nbs/14_pipeline.ipynb #c031
+# %% ../nbs/14_pipeline.ipynb #c032
 def digest(
     obj:dict|list|str  # anything json can say
 ) -> str:  # 64 hexadecimal digits
     "One hash for a nested value, whatever the order of its keys."
     return hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()
 
-# %% ../nbs/14_pipeline.ipynb #c032
+# %% ../nbs/14_pipeline.ipynb #c033
 def stage_key(
     stage:dict, # name, notebook, params, kinds
     run:Path, # the run's folder
@@ -271,9 +278,12 @@ def stage_key(
     outside = {p: hash_files(path, known) for p, path in paths.items() if not path.is_relative_to(run) and path.exists()}
     before = {path.relative_to(run).parts[0] for path in paths.values() if path.is_relative_to(run)}
     params = {p: v.replace(str(run), '$run') if isinstance(v, str) else v for p, v in stage['params'].items()}
-    return digest([params, code_used(stage['notebook']), outside, {n: made[n] for n in before & set(made)}])
+    code = code_used(stage['notebook'])
+    named = hash_files(packaged('configs', ''), known) if 'livestock_nb.configs' in ''.join(code.values()) else {}
+    named = {f: sha for f, sha in named.items() if re.match('(recipes|spaces)/.*yaml$', f)}  # what a parameter can mean by a word
+    return digest([params, code, named, outside, {n: made[n] for n in before & set(made)}])
 
-# %% ../nbs/14_pipeline.ipynb #c034
+# %% ../nbs/14_pipeline.ipynb #c035
 def read_json(
     path:Path  # may be missing, or half of a file that something else wrote
 ) -> dict:  # empty where there is nothing to read
@@ -281,7 +291,7 @@ def read_json(
     try: return json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError): return {}
 
-# %% ../nbs/14_pipeline.ipynb #c035
+# %% ../nbs/14_pipeline.ipynb #c036
 def is_done(
     record:dict, # of the stage
     key:str, # its key now
@@ -293,7 +303,7 @@ def is_done(
     now = hash_files(out, known) if out.is_dir() else {}
     return all(now.get(f) == sha for f, sha in record['files'].items())
 
-# %% ../nbs/14_pipeline.ipynb #c036
+# %% ../nbs/14_pipeline.ipynb #c037
 def versions() -> dict[str, str]:
     "Python and the packages whose versions could matter to a result."
     found = {'python': sys.version.split()[0]}
@@ -302,7 +312,7 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError: found[name] = 'not installed'
     return found
 
-# %% ../nbs/14_pipeline.ipynb #c038
+# %% ../nbs/14_pipeline.ipynb #c039
 def execute(
     stage:dict, # name, notebook, params
     run:Path  # the run's folder
@@ -320,7 +330,7 @@ def execute(
     except DeadKernelError as e:
         raise InputError(f'Stage {stage["name"]} lost its kernel, often for want of memory: make batch or imgsz smaller.') from e
 
-# %% ../nbs/14_pipeline.ipynb #c039
+# %% ../nbs/14_pipeline.ipynb #c040
 def run_stage(
     stage:dict, # name, notebook, params
     run:Path, # the run's folder
@@ -339,7 +349,7 @@ def run_stage(
     record |= dict(state='done', seconds=round(time.monotonic() - begun, 1), files=hash_files(out, known))
     save_json(record, path)
 
-# %% ../nbs/14_pipeline.ipynb #c041
+# %% ../nbs/14_pipeline.ipynb #c042
 def end_orphans(
     run:Path  # the run's folder, locked by this process
 ) -> None:
@@ -349,7 +359,7 @@ def end_orphans(
             if p.pid != os.getpid() and p.environ().get('LIVESTOCK_RUN') == str(run): p.kill()
         except (psutil.Error, OSError): continue
 
-# %% ../nbs/14_pipeline.ipynb #c042
+# %% ../nbs/14_pipeline.ipynb #c043
 @contextmanager
 def locked(
     run:Path  # the run's folder; made where it is missing
@@ -369,7 +379,7 @@ def locked(
         os.environ.pop('LIVESTOCK_RUN', None)
         lock.release()
 
-# %% ../nbs/14_pipeline.ipynb #c043
+# %% ../nbs/14_pipeline.ipynb #c044
 def stage_states(
     stages:list[dict], # from `make_plan`
     run:Path, # the run's folder
@@ -387,7 +397,7 @@ def stage_states(
         record = read_json(path)  # the caller may have run it
         made[stage['name']] = digest([key, record.get('key'), record.get('files')])
 
-# %% ../nbs/14_pipeline.ipynb #c044
+# %% ../nbs/14_pipeline.ipynb #c045
 def run_stages(
     stages:list[dict], # from `make_plan`
     run:Path, # the run's folder, locked
@@ -402,7 +412,7 @@ def run_stages(
         save_json(known, run/'.hashes.json')
     print(tqdm.format_meter(len(stages), len(stages), time.monotonic() - begun, ncols=80, prefix='stages', unit='stage'), file=sys.stderr)
 
-# %% ../nbs/14_pipeline.ipynb #c045
+# %% ../nbs/14_pipeline.ipynb #c046
 def status(
     config:Path|str, # a yaml file or a packaged config's name
     run:Path|str|None=None, # the run's folder; runs/CONFIG below the current folder where not given
@@ -418,7 +428,7 @@ def status(
         rows.append(dict(stage=stage['name'], state=state, seconds=(record or {}).get('seconds', float('nan'))))
     return pd.DataFrame(rows)
 
-# %% ../nbs/14_pipeline.ipynb #c047
+# %% ../nbs/14_pipeline.ipynb #c048
 def report_cells(
     nb:nbformat.NotebookNode, # an executed stage notebook
     stage:str  # its name: makes the cells' ids differ from other stages'
@@ -434,7 +444,7 @@ def report_cells(
         if c.cell_type == 'code': c.outputs = [o for o in c.outputs if o.get('name') != 'stderr']
     return cells
 
-# %% ../nbs/14_pipeline.ipynb #c048
+# %% ../nbs/14_pipeline.ipynb #c049
 FOLDED = """{% extends 'lab/index.html.j2' %}
 {% block html_head_css %}{{ super() }}
 <style>.jp-OutputArea-output, .jp-MarkdownOutput {overflow-x: auto} table {margin-left: 0 !important}</style>
@@ -443,11 +453,11 @@ FOLDED = """{% extends 'lab/index.html.j2' %}
 <details style="margin-left: 1em"><summary style="color: #666; cursor: pointer">code</summary>{{ super() }}</details>
 {% endblock %}"""
 
-# %% ../nbs/14_pipeline.ipynb #c049
+# %% ../nbs/14_pipeline.ipynb #c050
 MEANING = """AP is the average precision at that IoU. `challenge` is what the challenge's scorer computes, `coco` is COCO's AP (101 points, at most
 300 boxes an image); `boxes` are the answer's, `rows` the submission's."""
 
-# %% ../nbs/14_pipeline.ipynb #c050
+# %% ../nbs/14_pipeline.ipynb #c051
 def summary(
     run:Path, # the run's folder
     records:list[dict]  # of its stages
@@ -463,7 +473,7 @@ def summary(
     setting = f'Config: {Path(told.get("config", "")).name}; {chosen}. With {used}. In all {times.seconds.sum():.0f} s.'
     return '\n\n'.join([f'# {run.name}', *scores, MEANING if scores else '', delivered, setting, times.to_html(**table)])
 
-# %% ../nbs/14_pipeline.ipynb #c051
+# %% ../nbs/14_pipeline.ipynb #c052
 def write_report(
     run:Path|str  # a run's folder
 ) -> Path:  # report.html in it
@@ -479,7 +489,7 @@ def write_report(
     html, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=cells), resources=dict(metadata=dict(name=run.name)))
     return save_text(html, run/'report.html')
 
-# %% ../nbs/14_pipeline.ipynb #c052
+# %% ../nbs/14_pipeline.ipynb #c053
 def run_config(
     config:Path|str, # a yaml file or a packaged config's name
     run:Path|str|None=None, # the run's folder; runs/CONFIG below the current folder where not given
@@ -503,7 +513,7 @@ def run_config(
         write_report(run)
     return run
 
-# %% ../nbs/14_pipeline.ipynb #c054
+# %% ../nbs/14_pipeline.ipynb #c055
 def make_inputs(
     stage:str, # the earliest stage whose output is missing, of configs/test.yaml
     run:Path  # the run folder of configs/test.yaml
@@ -514,7 +524,7 @@ def make_inputs(
     done = subprocess.run([sys.executable, '-c', door, 'run', 'test', '--run', str(run), '--until', stage], cwd=run.parents[1])
     if done.returncode: raise InputError(f'The stage {stage} of configs/test.yaml failed: run `livestock run test --until {stage}` to see why.')
 
-# %% ../nbs/14_pipeline.ipynb #c055
+# %% ../nbs/14_pipeline.ipynb #c056
 def open_stage(
     out:Path|str, # the stage's output folder; made where it is missing
     *inputs:Path|str  # what the stage reads; '' stands for nothing and comes back as None, a bare name that is no file as it is
