@@ -8,8 +8,9 @@
 networks are loaded and warm. Stock runs in a process of its own in which nothing of ours is imported, so with ultralytics' own settings, which
 leave a core free; it draws and saves nothing but the csv. `two_threads` is the same with every core, and `threads_ratio` ours over that.
 All take turns, and each counts with its fastest round. The limit is what decode, network and suppression take when measured alone (each step
-by itself, a thread a core), over the cores. AP (COCO's, mean of the labels, at IoU .5, .75 and over .5 … .95) is compared with stock's at the
-size at which the weights were trained, over the same images: NAME_ap…_change.
+by itself, a thread a core), over the cores. AP (COCO's, mean of the labels, at IoU .5, .75 and over .5 … .95) is compared with stock's at 640 px
+over the same 1080p images: NAME_ap…_change, and its paired 95 % interval at .75. Weights that were trained at 320 px know animals of half the
+size, so they see walls of 2 × 2 frames, as a recorder shows four cameras at a time.
 
 Weights: --weights, else runs/demo/train/best.pt, else untrained ones. DIR keeps the frames for the next time. The last line is one JSON object."""
 import argparse
@@ -31,8 +32,8 @@ from tqdm import tqdm
 from livestock_nb.data import SPECIES, box_table, load_table, save_table
 from livestock_nb.engine import decode_near, letterbox, open_network, place, plain_opencv, plain_torch, to_boxes
 from livestock_nb.farm import answer_table, farm_cameras, plan_frames, render_scene
-from livestock_nb.infer import images_from, margin_effect, predict, predict_file, to_submission
-from livestock_nb.score import score
+from livestock_nb.infer import images_from, predict, predict_file, to_submission
+from livestock_nb.score import compare_matches, draw_images, match_submission, score_ious
 from livestock_nb.train import load_model
 
 ROOT, CORES, SETTINGS = Path(__file__).parents[1], os.cpu_count(), dict(conf=.001, iou=.68)
@@ -78,6 +79,26 @@ def draw(folder:Path, images:int) -> pd.DataFrame:
     answer = answer_table(box_table(rows))
     save_table(answer, folder/'answer.parquet')
     return answer
+
+
+def walls(folder:Path, answer:pd.DataFrame, side:int) -> tuple[pd.DataFrame, Path]:
+    "As many 1080p JPEGs of side × side of the frames each, as a recorder shows several cameras at a time; every frame comes side² times."
+    if side < 2: return answer, folder/'frames'
+    home, names, rng, rows = folder/f'walls{side}', sorted(p.name for p in (folder/'frames').iterdir()), np.random.default_rng(9), []
+    order = np.stack([rng.permutation(names) for _ in range(side*side)], 1)
+    (home/'frames').mkdir(parents=True, exist_ok=True)
+    for i, shown in enumerate(tqdm(order, desc='walls')):
+        name = f'wall_{i:06}.jpg'
+        for j, one in enumerate(shown):
+            part, unit = answer[answer.ImageID == one], pd.DataFrame(dict(cow=(1920, 1080), pig=(1280, 960)), index=['X', 'Y']).T
+            at = {c: part[c]/side + (j % side if c[0] == 'X' else j//side)*dict(X=1920, Y=1080)[c[0]]/side/part.LabelName.map(unit[c[0]])
+                  for c in ('XMin', 'XMax', 'YMin', 'YMax')}
+            rows.append(part.assign(ImageID=name, **at))
+        if (home/'frames'/name).exists(): continue
+        small = [cv2.resize(cv2.imread(str(folder/'frames'/n)), (1920//side, 1080//side), interpolation=cv2.INTER_AREA) for n in shown]
+        wall = np.vstack([np.hstack(small[r*side:r*side+side]) for r in range(side)])
+        cv2.imwrite(str(home/'frames'/name), wall, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    return pd.concat(rows, ignore_index=True), home/'frames'
 
 
 def get_weights(given:str|None, folder:Path) -> tuple[Path, str]:
@@ -138,10 +159,13 @@ def steps_alone(files:list[Path], network, imgsz:int, margin:float) -> dict[str,
                     nms=alone(lambda r: to_boxes(r, letter, labels, **SETTINGS), raw*4))
 
 
-def ap(answer:pd.DataFrame, rows:pd.DataFrame) -> dict[str, float]:
-    "At IoU .5, .75, and over .5 … .95."
-    at = [score(answer, rows, iou, 'coco', resamples=0).set_index('label').ap['mean'] for iou in IOUS]
-    return dict(ap50=at[0], ap75=at[5], ap=float(np.mean(at)))
+def matched(answer:pd.DataFrame, rows:pd.DataFrame) -> pd.DataFrame: return match_submission(answer, rows, IOUS, 'coco')
+
+
+def ap(matches:pd.DataFrame) -> dict[str, float]:
+    "At IoU .5, .75, and over .5 … .95, the mean of the labels."
+    at = score_ious(matches).query('label == "mean"').set_index('iou').ap
+    return dict(ap50=at['0.5'], ap75=at['0.75'], ap=at['mean'])
 
 
 def speed(args:argparse.Namespace, home:Path, weights:Path, answer:pd.DataFrame, frames:Path) -> dict:
@@ -173,12 +197,16 @@ def speed(args:argparse.Namespace, home:Path, weights:Path, answer:pd.DataFrame,
     said = dict(stock_ratio=fast/said['stock'], openvino_ratio=fast/said['openvino'], share_of_limit=fast/limit,
                 threads_ratio=fast/said['two_threads'], images=images, torch=torch.__version__, limit_per_second=limit,
                 **{f'{k}_per_second': v for k, v in said.items()}, **{f'{k}_core_ms': v for k, v in steps.items()})
-    stock.run(weights, frames, home/'stock.csv', trained)
-    theirs, table = ap(answer, pd.read_csv(home/'stock.csv')), images_from(frames)
-    said |= dict(ap_at_px=trained, **{f'stock_{k}': v for k, v in theirs.items()})
+    answer, at = walls(frames.parent, answer, imgsz//trained)
+    stock.run(weights, at, home/'stock.csv', imgsz)
+    theirs, table = matched(answer, pd.read_csv(home/'stock.csv')), images_from(at)
+    said |= dict(ap_at_px=imgsz, ap_images=len(table), ap_boxes=len(answer), **{f'stock_{k}': v for k, v in ap(theirs).items()})
+    draws = draw_images(theirs.image.cat.categories, 1000, None)
     for name, net in nets.items():
-        mine = ap(answer, to_submission(predict(table, net, trained, batch=1, margin=args.margin, **SETTINGS)[0]))
-        said |= {f'{name}_{k}_change': v - theirs[k] for k, v in mine.items()}
+        mine = matched(answer, to_submission(predict(table, net, imgsz, batch=1, margin=args.margin, **SETTINGS)[0]))
+        said |= {f'{name}_{k}_change': v - said[f'stock_{k}'] for k, v in ap(mine).items()}
+        mean = compare_matches(theirs, mine, .75, draws).set_index('label').loc['mean']
+        said |= {f'{name}_ap75_low': mean.low, f'{name}_ap75_high': mean.high}
     for peer in (stock, every_core): peer.process.communicate()
     return said
 
@@ -210,12 +238,16 @@ def memory(home:Path, weights:Path, frames:Path, images:list[int]) -> dict:
 
 
 def margins(weights:Path, answer:pd.DataFrame, frames:Path) -> dict:
-    "The change of AP at several margins, at the size at which the weights were trained and at 640 px, in float32."
-    table, said = images_from(frames), {}
-    for imgsz in sorted({trained_size(weights), 640}):
-        effect = margin_effect(table, answer, open_network(weights, 'openvino', imgsz, precision='f32'), imgsz, margins=(0, 2, 1.5, 1))
-        print(f'{imgsz} px', effect.to_string(index=False), sep='\n', flush=True)
-        said |= {f'px{imgsz}_margin{m:g}_change': change for m, change in zip(effect.margin, effect.change, strict=True)}
+    "The change of AP at several margins: of frames at the size at which the weights were trained, and of walls at 640 px; in float32."
+    said, trained = {}, trained_size(weights)
+    for imgsz in sorted({trained, 640}):
+        gold, at = walls(frames.parent, answer, imgsz//trained)
+        net, table, first = open_network(weights, 'openvino', imgsz, precision='f32'), images_from(at), None
+        for margin in (0, 2, 1.5):
+            now = ap(matched(gold, to_submission(predict(table, net, imgsz, batch=1, margin=margin, **SETTINGS)[0])))
+            first = first or now
+            said |= {f'px{imgsz}_margin{margin:g}_{k}_change': v - first[k] for k, v in now.items()}
+        print(f'{imgsz} px:', {k: round(float(v), 4) for k, v in said.items() if k.startswith(f'px{imgsz}')}, flush=True)
     return said
 
 

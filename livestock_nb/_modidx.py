@@ -358,7 +358,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'livestock_nb.intake.read_member': ('intake.html#read_member', 'livestock_nb/intake.py'),
                                      'livestock_nb.intake.read_members': ('intake.html#read_members', 'livestock_nb/intake.py'),
                                      'livestock_nb.intake.read_policy': ('intake.html#read_policy', 'livestock_nb/intake.py'),
-                                     'livestock_nb.intake.read_runs': ('intake.html#read_runs', 'livestock_nb/intake.py'),
+                                     'livestock_nb.intake.read_run': ('intake.html#read_run', 'livestock_nb/intake.py'),
                                      'livestock_nb.intake.require_images': ('intake.html#require_images', 'livestock_nb/intake.py'),
                                      'livestock_nb.intake.runs_of': ('intake.html#runs_of', 'livestock_nb/intake.py'),
                                      'livestock_nb.intake.species_word': ('intake.html#species_word', 'livestock_nb/intake.py'),

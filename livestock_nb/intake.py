@@ -8,7 +8,7 @@ __all__ = ['SPECIES_WORDS', 'KIND_WORDS', 'SUFFIXES', 'UNFINISHED', 'FOLDER', 'F
            'unfinished_downloads', 'zip_paths', 'still', 'zip_files', 'species_word', 'file_rows', 'list_files',
            'find_zips', 'read_policy', 'problem_table', 'apply_policy', 'keep_first', 'check_zips', 'pair_files',
            'data_start', 'packed_bytes', 'unpack', 'read_member', 'read_members', 'exif_orientation', 'jpeg_size',
-           'png_size', 'pillow_size', 'image_head', 'file_id', 'read_headers', 'is_cut', 'runs_of', 'read_runs',
+           'png_size', 'pillow_size', 'image_head', 'file_id', 'read_headers', 'is_cut', 'runs_of', 'read_run',
            'check_member', 'check_run', 'ahead', 'read_everything', 'equal_images', 'parse_box', 'called_species',
            'parse_label', 'read_labels', 'category_problems', 'overshoot', 'number_text', 'box_problems', 'near_twins',
            'check_boxes', 'merge_twins', 'undo_fixes', 'turn_boxes', 'given_corners', 'join_labels', 'require_images',
@@ -29,9 +29,9 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import BinaryIO
 
 import numpy as np
@@ -477,25 +477,19 @@ def runs_of(
     if run: yield run
 
 # %% ../nbs/02_intake.ipynb #c062
-def read_runs(
-    images:pd.DataFrame, # rows of `list_files`
-    buffers:int=6, # of which one is filled anew at each turn; a block holds until its buffer's next turn
+def read_run(
+    run:list[tuple], # from `runs_of`
+    buffer:bytearray, # where the bytes go; made longer where it is too short
     most:int=1<<25  # bytes, above which a run is left to be read file by file
-) -> Iterator[tuple]:  # run, its bytes from the first header on (none where they were not read)
+) -> memoryview:  # the bytes from the first file's header on, within the buffer; none where they were not read
     "Read what lies together in one go."
-    ring, turn = [bytearray() for _ in range(buffers)], 0
-    for home, part in images.groupby('zip', sort=False):
-        path = text_path(home)
-        with nullcontext() if path.is_dir() else path.open('rb', buffering=0) as f:
-            for run in runs_of(part):
-                size, turn = run[-1].at + run[-1].packed + 4096 - run[0].at, (turn + 1) % buffers
-                if f is None or size > most: yield run, memoryview(b'')
-                else:
-                    if len(ring[turn]) < size: ring[turn] = bytearray(size*2)
-                    f.seek(run[0].at)
-                    try: got = f.readinto(memoryview(ring[turn])[:size])
-                    except OSError: got = 0  # the files of a bad block are tried one by one
-                    yield run, memoryview(ring[turn])[:got]
+    size, path = run[-1].at + run[-1].packed + 4096 - run[0].at, text_path(run[0].zip)
+    if run[0].method == FOLDER or size > most: return memoryview(b'')
+    if len(buffer) < size: buffer += bytes(size*2 - len(buffer))
+    block = memoryview(buffer)[:size]
+    try:
+        with path.open('rb', buffering=0) as f: return block[:f.readinto(block) if f.seek(run[0].at) >= 0 else 0]
+    except OSError: return block[:0]  # the files of a bad block are tried one by one
 
 # %% ../nbs/02_intake.ipynb #c063
 def check_member(
@@ -516,11 +510,14 @@ def check_member(
 
 # %% ../nbs/02_intake.ipynb #c064
 def check_run(
-    item:tuple  # run, its bytes
+    run:list[tuple], # from `runs_of`
+    buffers:SimpleQueue  # of bytearrays, one a thread
 ) -> list[tuple]:  # (row, what `check_member` says)
-    "Judge files that lie one after the other."
-    run, block = item
-    return [(m, check_member(m, block, m.at - run[0].at)) for m in run]
+    "Read files that lie one after the other and judge each."
+    buffer = buffers.get()
+    try:
+        with read_run(run, buffer) as block: return [(m, check_member(m, block, m.at - run[0].at)) for m in run]
+    finally: buffers.put(buffer)
 
 # %% ../nbs/02_intake.ipynb #c065
 def ahead(
@@ -541,9 +538,11 @@ def read_everything(
     images:pd.DataFrame  # as `read_headers` gives it
 ) -> tuple[pd.DataFrame, list[dict]]:  # the images that could be read; problems
     "Read every image whole. One with a wrong checksum is left out; one that ends early stays, for what there is of it can be seen."
-    sha, problems = {}, []
-    with ThreadPoolExecutor(1) as pool, tqdm(total=len(images), desc='checking images', unit='file', delay=1) as bar:
-        for m, facts in (pair for done in ahead(pool, check_run, read_runs(images), 4) for pair in done):  # 4 wait and 1 is read: 6 buffers do
+    sha, problems, buffers = {}, [], SimpleQueue()
+    for _ in range(2): buffers.put(bytearray(1 << 22))
+    runs = (run for _, part in images.groupby('zip', sort=False) for run in runs_of(part))
+    with ThreadPoolExecutor(2) as pool, tqdm(total=len(images), desc='checking images', unit='file', delay=1) as bar:
+        for m, facts in (pair for done in ahead(pool, partial(check_run, buffers=buffers), runs) for pair in done):
             if isinstance(facts, InputError): problems.append(dict(image=m.image, kind='unreadable', detail=str(facts)))
             else: sha[m.Index] = facts['sha']
             if not isinstance(facts, InputError) and facts['cut']:
