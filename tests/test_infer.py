@@ -214,6 +214,14 @@ def test_pick_images():
 def test_score_table_names_its_definitions():
     answer = pd.DataFrame([('a', 'pig', 0, 1.4, 0, 1.1)], columns=[c for c in SUBMISSION_COLUMNS if c != 'Conf'])
     df = score_table(answer, to_submission(found(('a', 'pig', .9, 0, 0, 1.4*1280, 1.1*960))))
-    assert df.columns.tolist() == ['definition', 'iou', 'label', 'ap', 'low', 'high', 'boxes', 'rows'] and (df[['low', 'high']] == 1).all(axis=None)
+    assert df.columns.tolist() == ['definition', 'iou', 'label', 'ap', 'low', 'high', 'boxes', 'rows'] and df[['low', 'high']].isna().all(axis=None)
     assert df[['definition', 'iou', 'label', 'ap', 'boxes', 'rows']].values.tolist() == [
         ['challenge', .75, 'pig', 1, 1, 1], ['challenge', .75, 'mean', 1, 1, 1], ['coco', .75, 'pig', 1, 1, 1], ['coco', .75, 'mean', 1, 1, 1]]
+
+
+def test_scores_have_their_interval():
+    rng, names = np.random.default_rng(0), [f'{i}.jpg' for i in range(12)]
+    answer = pd.DataFrame([(n, 'pig', .1, .3, .1, .3) for n in names], columns=[c for c in SUBMISSION_COLUMNS if c != 'Conf'])
+    boxes = found(*((n, 'pig', c, 128, 96, 384, 288 if i % 3 else 190) for i, (n, c) in enumerate(zip(names, rng.random(12), strict=True))))
+    df = score_table(answer, to_submission(boxes))
+    assert ((df.low < df.ap) & (df.ap < df.high)).all()
