@@ -184,7 +184,8 @@ def make_parser() -> argparse.ArgumentParser:
     commands = door.add_subparsers(required=True, metavar='COMMAND')
 
     def command(name:str, function:Callable) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        what = function.__doc__.replace('%', '%%')  # argparse reads % as a place to fill
+        sub = commands.add_parser(name, help=what, description=what)
         sub.set_defaults(function=function)
         return sub
     running = command('run', run)

@@ -32,6 +32,12 @@ def test_compare_says_the_difference_and_what_could_have_been_seen(files: Path, 
     assert "difference" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["", "run", "status", "report", "check", "score", "compare", "grid", "infer"])
+def test_help_is_there(command: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as e: main([*command.split(), "--help"])
+    assert e.value.code == 0 and "usage: livestock" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("words", "said"), [
     (["compare", "--answer", "no.csv", "a.csv", "b.csv"], "no.csv"), (["run", "demo", "-v", "epochs"], "NAME=VALUE"),
     (["grid", "demo", "-g", "epohcs=1,2"], "epochs"), (["run", "nothing.yaml"], "nothing.yaml")])
