@@ -223,4 +223,4 @@ def main(
         sys.exit(130)
 
 # %% ../nbs/15_cli.ipynb #c024
-if __name__ == '__main__': main()
+if __name__ == '__main__' and '__file__' in globals(): main()
