@@ -6,7 +6,7 @@
 __all__ = ['SPECIES', 'SOURCES', 'CORNERS', 'IMAGE_DTYPES', 'BOX_DTYPES', 'PALETTE', 'LOOKS', 'InputError', 'image_table',
            'box_table', 'whole_file', 'save_table', 'load_table', 'save_text', 'save_json', 'project_root', 'box_area',
            'clip_boxes', 'to_yolo', 'from_yolo', 'iou_matrix', 'plain_name', 'path_text', 'text_path', 'decode_image',
-           'read_image', 'read_files', 'read_images', 'draw_boxes', 'show_grid']
+           'read_image', 'read_files', 'read_images', 'ahead', 'draw_boxes', 'show_grid']
 
 # %% ../nbs/00_data.ipynb #c002
 import json
@@ -14,7 +14,9 @@ import os
 import unicodedata
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -233,6 +235,24 @@ def read_images(
     for row, data in read_files(images):
         try: yield row, data if isinstance(data, InputError) else decode_image(data, row.image)
         except InputError as e: yield row, e
+
+# %% ../nbs/00_data.ipynb #ahead
+def ahead(
+    work:Callable, # item -> result
+    items:Iterable, # taken one by one, as there is room
+    workers:int, # threads
+    depth:int  # items begun and not yet taken, at most
+) -> Iterator:  # results, in the items' order
+    "`map` in threads that is never more than `depth` items ahead of its reader. An exception of `work` comes out in its turn."
+    waiting = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= depth: yield waiting.popleft().result()
+            while waiting: yield waiting.popleft().result()
+        finally:
+            for late in waiting: late.cancel()
 
 # %% ../nbs/00_data.ipynb #c043
 PALETTE = sns.color_palette('colorblind')

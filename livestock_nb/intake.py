@@ -9,9 +9,9 @@ __all__ = ['SPECIES_WORDS', 'KIND_WORDS', 'SUFFIXES', 'UNFINISHED', 'FOLDER', 'F
            'find_zips', 'read_policy', 'problem_table', 'apply_policy', 'keep_first', 'check_zips', 'pair_files',
            'data_start', 'packed_bytes', 'unpack', 'read_member', 'read_members', 'exif_orientation', 'jpeg_size',
            'png_size', 'pillow_size', 'image_head', 'file_id', 'read_headers', 'is_cut', 'runs_of', 'read_run',
-           'check_member', 'check_run', 'ahead', 'read_everything', 'equal_images', 'parse_box', 'called_species',
-           'parse_label', 'read_labels', 'category_problems', 'overshoot', 'number_text', 'box_problems', 'near_twins',
-           'check_boxes', 'merge_twins', 'undo_fixes', 'turn_boxes', 'given_corners', 'join_labels', 'require_images',
+           'check_member', 'check_run', 'read_everything', 'equal_images', 'parse_box', 'called_species', 'parse_label',
+           'read_labels', 'category_problems', 'overshoot', 'number_text', 'box_problems', 'near_twins', 'check_boxes',
+           'merge_twins', 'undo_fixes', 'turn_boxes', 'given_corners', 'join_labels', 'require_images',
            'read_images_of', 'look_at_farm', 'read_farm', 'list_images', 'put_file', 'is_there', 'extract_image',
            'extract_images', 'table_hash', 'markdown_table', 'split_card', 'dataset_card', 'count_problems',
            'count_species', 'pick_images', 'check_farm']
@@ -26,9 +26,8 @@ import re
 import struct
 import zipfile
 import zlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -40,7 +39,8 @@ import yaml
 from PIL import Image
 from tqdm import tqdm
 
-from .data import CORNERS, SPECIES, InputError, box_table, image_table, path_text, plain_name, save_table, save_text, text_path
+from .data import (CORNERS, SPECIES, InputError, ahead, box_table, image_table, path_text, plain_name, save_table, save_text,
+                               text_path)
 
 # %% ../nbs/02_intake.ipynb #c006
 SPECIES_WORDS = dict(cow=r'(?<![가-힣])소(?![가-힣])|cow', pig='돼지|돼재|pig')
@@ -519,20 +519,6 @@ def check_run(
         with read_run(run, buffer) as block: return [(m, check_member(m, block, m.at - run[0].at)) for m in run]
     finally: buffers.put(buffer)
 
-# %% ../nbs/02_intake.ipynb #c065
-def ahead(
-    pool:ThreadPoolExecutor, # does the work
-    function:Callable, # what to do with an item
-    items:Iterable, # taken a few at a time, so that memory stays small
-    window:int=8  # how many wait at most
-) -> Iterator:
-    "Results in the order of `items`, while the next ones are already being worked on."
-    waiting = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > window: yield waiting.popleft().result()
-    while waiting: yield waiting.popleft().result()
-
 # %% ../nbs/02_intake.ipynb #c066
 def read_everything(
     images:pd.DataFrame  # as `read_headers` gives it
@@ -541,8 +527,8 @@ def read_everything(
     sha, problems, buffers = {}, [], SimpleQueue()
     for _ in range(2): buffers.put(bytearray(1 << 22))
     runs = (run for _, part in images.groupby('zip', sort=False) for run in runs_of(part))
-    with ThreadPoolExecutor(2) as pool, tqdm(total=len(images), desc='checking images', unit='file', delay=1) as bar:
-        for m, facts in (pair for done in ahead(pool, partial(check_run, buffers=buffers), runs) for pair in done):
+    with tqdm(total=len(images), desc='checking images', unit='file', delay=1) as bar:
+        for m, facts in (pair for done in ahead(partial(check_run, buffers=buffers), runs, 2, 9) for pair in done):
             if isinstance(facts, InputError): problems.append(dict(image=m.image, kind='unreadable', detail=str(facts)))
             else: sha[m.Index] = facts['sha']
             if not isinstance(facts, InputError) and facts['cut']:
@@ -876,10 +862,10 @@ def extract_images(
     folder, problems = Path(folder), []
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob('.*.tmp'): left.unlink()
-    with ThreadPoolExecutor(2) as pool, tqdm(total=len(images), desc='extracting', unit='image', delay=1) as bar:
+    with tqdm(total=len(images), desc='extracting', unit='image', delay=1) as bar:
         for home, rows in images.groupby('zip', sort=False):
             source = path if (path := text_path(home)).is_dir() else zipfile.ZipFile(path)
-            for problem in ahead(pool, lambda row, source=source: extract_image(source, row, folder), rows.itertuples()):
+            for problem in ahead(lambda row, source=source: extract_image(source, row, folder), rows.itertuples(), 2, 9):
                 if problem: problems.append(problem)
                 bar.update()
             if isinstance(source, zipfile.ZipFile): source.close()

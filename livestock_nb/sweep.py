@@ -26,8 +26,8 @@ import seaborn as sns
 from matplotlib.collections import PolyCollection
 from tqdm import tqdm
 
-from .data import CORNERS, LOOKS, SPECIES, InputError, box_table, load_table, read_image, save_json, save_table
-from .engine import Letter, Network, ahead, fetch_all, model_labels, open_network, plain_opencv, prepare, same_size, to_input
+from .data import CORNERS, LOOKS, SPECIES, InputError, ahead, box_table, load_table, read_image, save_json, save_table
+from .engine import Letter, Network, fetch_all, model_labels, open_network, plain_opencv, prepare, same_size, to_input
 from .infer import problem_rows
 from .nms import KINDS
 from .score import (MEASURES, MOST, average_precision, draw_images, interval, match_column, match_table, operating_values, resampled_ap,

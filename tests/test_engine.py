@@ -15,11 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from livestock_nb.data import SPECIES, InputError, image_table
+from livestock_nb.data import SPECIES, InputError, ahead, image_table
 from livestock_nb.engine import (
     BACKENDS,
     Network,
-    ahead,
     content_id,
     decode_near,
     detect,
