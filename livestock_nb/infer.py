@@ -18,7 +18,7 @@ import shutil
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -364,6 +364,7 @@ def predict_file(
     batch:int=1, # images a call
     margin:float=2, # 0: decode at full size; else a JPEG's longer side may shrink to this many times `imgsz`
     part:int=500, # images a part
+    write:Callable=write_parts, # what predicts the parts; on a cluster `cluster.write_parts_on_ray` with its openings
     **looks  # kind, augment, tile, trust of `detect`
 ) -> pd.DataFrame:  # problems: image, kind, detail, action
     """Predict any number of images into a submission, in memory that does not grow with them. After a killed call the same call goes on.
@@ -371,7 +372,7 @@ def predict_file(
     path, networks, images = Path(path), as_networks(weights, imgsz=imgsz), images.sort_values(['zip', 'image'], ignore_index=True)
     settings = dict(imgsz=imgsz, conf=conf, iou=iou, batch=batch, margin=margin, **looks)
     answering = [[n.content or os.urandom(8).hex(), n.backend, n.precision, n.nms_free] for n in networks]
-    parts = write_parts(images, networks, home := parts_folder(path, [answering, settings, part], images), part, **settings)
+    parts = write(images, networks, home := parts_folder(path, [answering, settings, part], images), part, **settings)
     merge_parts(parts, path)
     lost = pd.concat([pq.read_table(p, filters=pc.field('LabelName').is_null(), columns=['ImageID', 'detail']).to_pandas() for p in parts] or
                      [pd.DataFrame(columns=['ImageID', 'detail'])])
