@@ -298,7 +298,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'livestock_nb.ignore.IgnoreRegions.set_model_attributes': ( 'ignore.html#ignoreregions.set_model_attributes',
                                                                                                  'livestock_nb/ignore.py'),
                                      'livestock_nb.ignore.ignore_loss': ('ignore.html#ignore_loss', 'livestock_nb/ignore.py'),
-                                     'livestock_nb.ignore.ignoring': ('ignore.html#ignoring', 'livestock_nb/ignore.py'),
                                      'livestock_nb.ignore.inside_regions': ('ignore.html#inside_regions', 'livestock_nb/ignore.py'),
                                      'livestock_nb.ignore.name_regions': ('ignore.html#name_regions', 'livestock_nb/ignore.py'),
                                      'livestock_nb.ignore.write_regions': ('ignore.html#write_regions', 'livestock_nb/ignore.py')},

@@ -73,7 +73,7 @@ def merge_silver(
 ) -> pd.DataFrame:  # a `boxes` table: all rows of `gold`, and new ones with source silver and their confidence
     "Gold boxes and, where none of them is, sure predicted ones. Raises `InputError` on predictions that `check_predictions` refuses."
     check_predictions(predicted)
-    high, low = (predicted.label.map(dict(v)) if isinstance(v, Mapping) else pd.Series(v, predicted.index) for v in (conf, unsure))
+    high, low = (predicted.label.map(dict(v)).astype(float) if isinstance(v, Mapping) else pd.Series(v, predicted.index) for v in (conf, unsure))
     sure = predicted.confidence >= high
     many = predicted.image.map(sure.groupby(predicted.image).sum()) >= least
     rows = predicted.assign(ignore=~sure)[many & (sure | (predicted.confidence >= low))]

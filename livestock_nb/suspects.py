@@ -22,7 +22,7 @@ from tqdm import tqdm
 from .damage import add_boxes, jitter_boxes, swap_labels
 from .data import CORNERS, LOOKS, InputError, box_table, load_table, save_table
 from .errors import error_budget, nearest, strongest, valid_images
-from .score import average_precision, match_table, overlap
+from .score import average_precision, match_boxes, match_table, overlap
 from .split import write_labels, write_lists, write_pixels
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def mirrored(
 ) -> 'Network':  # answers as if it had looked at the mirror image
     "A network that sees left and right swapped, and swaps its boxes back."
     def forward(batch:np.ndarray) -> np.ndarray:
-        raw, width = np.array(network.forward(np.ascontiguousarray(batch[..., ::-1]))), batch.shape[-1]
+        raw, width = np.asarray(network.forward(np.ascontiguousarray(batch[..., ::-1]))).copy(), batch.shape[-1]
         if raw.shape[-1] == 6: raw[..., [0, 2]] = width - raw[..., [2, 0]]
         else: raw[:, 0] = width - raw[:, 0]
         return raw
@@ -154,7 +154,7 @@ def label_scores(
     boxes:pd.DataFrame, # the labels
     found:pd.DataFrame  # predicted boxes, from a confidence of about .01
 ) -> pd.DataFrame:  # misplaced, wrong class, nothing (each 0 to 1) with the index of `boxes`
-    "How much each label looks misplaced (confidence · (1 − IoU)), of the wrong class, or on nothing (1 − the best confidence · √IoU)."
+    "How much each label looks misplaced (√confidence · (1 − IoU)), of the wrong class, or on nothing (1 − the best confidence · √IoU)."
     by_image = dict(list(found.groupby('image')))
     out = pd.DataFrame({'misplaced': 0., 'wrong class': 0., 'nothing': 1.}, boxes.index)
     for image, b in boxes.groupby('image'):
@@ -162,8 +162,9 @@ def label_scores(
         f = by_image[image]
         iou, conf = overlap(b[CORNERS], f[CORNERS]), f.confidence.to_numpy()
         own = b.label.to_numpy()[:, None] == f.label.to_numpy()
-        best, rows = np.where(own, conf*iou, 0).argmax(axis=1), np.arange(len(b))  # a neighbour's box is surer at times, but overlaps less
-        out.loc[b.index, 'misplaced'] = np.where((own & (iou >= .2))[rows, best], conf[best]*(1 - iou[rows, best]), 0)
+        mine = own & (iou == iou.max(axis=0)) & (iou >= .2)  # a box that fits a neighbour better is the neighbour's
+        best, rows = np.where(mine, conf*iou, 0).argmax(axis=1), np.arange(len(b))
+        out.loc[b.index, 'misplaced'] = np.where(mine[rows, best], np.sqrt(conf[best])*(1 - iou[rows, best]), 0)
         on = np.where(iou >= .5, conf, 0)
         out.loc[b.index, 'wrong class'] = (np.where(own, 0, on).max(axis=1) - np.where(own, on, 0).max(axis=1)).clip(0)
         out.loc[b.index, 'nothing'] = 1 - (conf*np.sqrt(iou)).max(axis=1)
@@ -182,10 +183,9 @@ def plant(
     if kind == 'missing':
         turn, out = pd.Series(np.random.default_rng(seed).permutation(len(boxes)) % parts, boxes.index), []
         for k in range(parts):
-            kept, hidden = boxes[turn != k], boxes[turn == k]
-            new = missing_boxes(found, kept)
-            out.append(new[nearest(new, hidden).iou >= .5])
-        return pd.concat(out)[['label', 'score']]
+            m = match_boxes(boxes[turn == k], missing_boxes(found, boxes[turn != k]))  # one suspect counts for a hidden label
+            out.append(m[m.fate == 'hit'])
+        return pd.concat(out)[['label', 'confidence']].set_axis(['label', 'score'], axis=1)
     tool = dict(misplaced=lambda: jitter_boxes(boxes, images, 1/parts, seed=seed), nothing=lambda: add_boxes(boxes, images, 1/parts, seed=seed))
     bad = tool.get(kind, lambda: swap_labels(boxes, 1/parts, seed=seed))()[1]
     return bad[['label']].assign(score=label_scores(bad, found)[kind])
@@ -220,7 +220,7 @@ def probabilities(
     mine, theirs = traits(planted), traits(asked)
     def loss(w:np.ndarray) -> float:
         p, q, kappa = log_expit(mine @ w[:3]), log_expit(theirs @ w[:3]), np.log(share) + error*w[3]
-        return np.logaddexp(0, kappa - p).sum() + np.logaddexp(0, q - kappa).sum() + w[3]**2/2 + .005*(w[:3] @ w[:3])
+        return np.logaddexp(0, kappa - p).sum() + np.logaddexp(0, q - kappa).sum() + w[3]**2/2 + .001*(w[:3] @ w[:3])
     best = minimize(loss, [1, 1, 0, 0], method='L-BFGS-B', bounds=[(0, None), (0, None), (None, None), (-3, 3)])
     return np.exp(log_expit(theirs @ best.x[:3]))
 

@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from .data import PALETTE, InputError
-from .ignore import ignoring, name_regions, write_regions
+from .ignore import name_regions, write_regions
 from .score import draw_images, interval, match_table, operating_values, resampled_ap, score_counts
 from .split import write_lists, write_pixels
 
@@ -38,7 +38,7 @@ def train_arm(
     key, done = str(sorted({k: str(v) for k, v in training.items()}.items())), home/'done.txt'
     key += str(pd.util.hash_pandas_object(boxes[boxes.image.isin(ours.image)], index=False).sum())
     if done.exists() and done.read_text() == key: return home/'out'/'best.pt'
-    with ignoring(): best = train_model(home, home/'out', validate=False, desc=home.name, **training)
+    best = train_model(home, home/'out', validate=False, desc=home.name, **training)
     done.write_text(key)
     return best
 

@@ -346,3 +346,16 @@ def test_gold_stays_where_nothing_was_tried():
 def test_an_arm_must_not_train_on_what_judges_it(tmp_path):
     from livestock_nb import trial
     with pytest.raises(InputError, match='judge'): trial.run_trial(dict(gold=(IMAGES, GOLD)), IMAGES[:1], GOLD, tmp_path, 1, device='cpu', imgsz=32)
+
+
+def test_without_regions_training_gives_the_same_weights(tmp_path, monkeypatch):
+    from livestock_nb import train
+    from livestock_nb.ignore import IgnoreRegions
+    from livestock_nb.trial import train_arm
+    images, training = image_table([picture(tmp_path, f'{i}.jpg', i) for i in range(4)]), dict(imgsz=32, epochs=1, batch=4, device='cpu', seed=0)
+    boxes = box_table([box('0.jpg'), box('1.jpg', x=200)])
+    mixed = train_arm(images, boxes, tmp_path/'mixed', weights='yolov5n.yaml', **training)
+    assert IgnoreRegions in train.TrainingSteps.__mro__
+    bare = type('Bare', tuple(b for b in train.TrainingSteps.__bases__ if b is not IgnoreRegions), dict(vars(train.TrainingSteps)))
+    monkeypatch.setattr(train, 'TrainingSteps', bare)
+    assert train_arm(images, boxes, tmp_path/'bare', weights='yolov5n.yaml', **training).read_bytes() == mixed.read_bytes()

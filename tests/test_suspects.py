@@ -190,3 +190,18 @@ def test_the_ceiling_is_what_a_perfect_detector_gets(share, low, high):
     kept = damage.drop_boxes(TRUTH, share, seed=4)[0]
     ceiling = suspects.noise_ceiling(kept, suspects.label_suspects(IMAGES, kept, seen(TRUTH)), draws=10)
     assert ceiling.low.between(low, high).all() and ceiling.ceiling.between(low, high).all()
+
+
+def test_a_neighbour_s_box_is_no_reason_to_move_a_label():
+    cow = lambda x, **more: dict(image='000.jpg', label='cow', x1=x, y1=0, x2=x+100, y2=60) | more
+    labels = box_table([cow(0), cow(50)])  # the first animal is not found; the second one's box overlaps its label by a third
+    scores = suspects.label_scores(labels, box_table([cow(52, confidence=.9, source='model')]))
+    assert scores.misplaced[0] == 0 and 0 < scores.misplaced[1] < .05
+    alone = suspects.label_scores(labels[:1], box_table([cow(52, confidence=.81, source='model')]))
+    assert alone.misplaced[0] == pytest.approx(.9*(1 - 48/152))
+
+
+def test_a_hidden_label_is_one_planted_fault_however_many_boxes_lie_on_it():
+    found = seen(TRUTH)
+    more = found[found.x1 < 100].assign(x1=lambda d: d.x1+30, x2=lambda d: d.x2+30, confidence=.02)  # a second, weak box on each first animal
+    assert len(suspects.plant('missing', TRUTH, box_table(pd.concat([found, more])), IMAGES)) == len(suspects.plant('missing', TRUTH, found, IMAGES))
