@@ -359,3 +359,17 @@ def test_without_regions_training_gives_the_same_weights(tmp_path, monkeypatch):
     bare = type('Bare', tuple(b for b in train.TrainingSteps.__bases__ if b is not IgnoreRegions), dict(vars(train.TrainingSteps)))
     monkeypatch.setattr(train, 'TrainingSteps', bare)
     assert train_arm(images, boxes, tmp_path/'bare', weights='yolov5n.yaml', **training).read_bytes() == mixed.read_bytes()
+
+
+def test_the_dataset_keeps_sides_takes_in_what_joined_and_leaves_out_what_cannot_be_read(tmp_path):
+    from livestock_nb import trial
+    from livestock_nb.train import read_data
+    images = image_table([picture(tmp_path, f'{i}.jpg', i) for i in range(4)])
+    (tmp_path/'3.jpg').write_bytes(b'no image')
+    sides = pd.DataFrame(dict(image=['0.jpg', '1.jpg'], side=['valid', 'left out']))
+    boxes = box_table([box('0.jpg'), box('2.jpg'), box('2.jpg', x=200, ignore=True)])
+    trial.write_dataset(images, boxes, sides, tmp_path/'data', 64)
+    lists = {n: [line.rpartition('/')[2] for line in (tmp_path/'data'/f'{n}.txt').read_text().split()] for n in ('train', 'valid')}
+    assert lists == dict(train=['2.jpg'], valid=['0.jpg']) and read_data(tmp_path/'data')['names'] == {0: 'cow', 1: 'pig', 2: 'ignore'}
+    trial.write_dataset(images, boxes[~boxes.ignore], sides, tmp_path/'data', 64)
+    assert read_data(tmp_path/'data')['names'] == {0: 'cow', 1: 'pig'}
