@@ -42,6 +42,7 @@ import yaml
 from tqdm import tqdm
 
 from .data import PALETTE, InputError, box_table, from_yolo, image_table, project_root, save_table, save_text, show_grid, whole_file
+from .ignore import IgnoreRegions
 from .resume import ResumableTraining, newest_state
 
 if TYPE_CHECKING:
@@ -467,7 +468,7 @@ class TrainingInput:
         return self.train_loader if mode == 'val' and self.full else super().get_dataloader(dataset_path, batch_size, rank, mode)
 
 # %% ../nbs/09_train.ipynb #c059
-class TrainingSteps(ResumableTraining, TrainingInput):
+class TrainingSteps(IgnoreRegions, ResumableTraining, TrainingInput):
     "What a `DetectionTrainer` does after each epoch; `watch` is called with the results so far."
     scored, watch = False, None
 
