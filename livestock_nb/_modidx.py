@@ -324,7 +324,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'livestock_nb.infer.found_boxes': ('infer.html#found_boxes', 'livestock_nb/infer.py'),
                                     'livestock_nb.infer.image_size': ('infer.html#image_size', 'livestock_nb/infer.py'),
                                     'livestock_nb.infer.images_from': ('infer.html#images_from', 'livestock_nb/infer.py'),
-                                    'livestock_nb.infer.margin_effect': ('infer.html#margin_effect', 'livestock_nb/infer.py'),
                                     'livestock_nb.infer.merge_parts': ('infer.html#merge_parts', 'livestock_nb/infer.py'),
                                     'livestock_nb.infer.outside_rows': ('infer.html#outside_rows', 'livestock_nb/infer.py'),
                                     'livestock_nb.infer.part_table': ('infer.html#part_table', 'livestock_nb/infer.py'),

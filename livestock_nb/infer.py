@@ -6,8 +6,8 @@
 __all__ = ['IMAGES', 'NO_ROW', 'ORDER', 'SCORE_COLUMNS', 'image_size', 'zip_rows', 'video_rows', 'file_rows', 'images_from',
            'problem_rows', 'found_boxes', 'as_networks', 'predict', 'to_submission', 'bad_rows', 'outside_rows',
            'check_submission', 'pick_images', 'add_csv', 'write_submission', 'part_table', 'write_parts',
-           'confidence_bands', 'merge_parts', 'parts_folder', 'predict_file', 'margin_effect', 'score_table',
-           'plot_confidence', 'find_answer']
+           'confidence_bands', 'merge_parts', 'parts_folder', 'predict_file', 'score_table', 'plot_confidence',
+           'find_answer']
 
 # %% ../nbs/12b_infer.ipynb #c002
 import glob
@@ -363,7 +363,7 @@ def predict_file(
     iou:float=.68, # of two boxes of a label that overlap by more than this, the less confident goes
     batch:int=1, # images a call
     margin:float=2, # 0: decode at full size; else a JPEG's longer side may shrink to this many times `imgsz`
-    part:int=500, # images a part
+    part:int=100, # images a part
     write:Callable=write_parts, # what predicts the parts; on a cluster `cluster.write_parts_on_ray` with its openings
     **looks  # kind, augment, tile, trust of `detect`
 ) -> pd.DataFrame:  # problems: image, kind, detail, action
@@ -381,26 +381,10 @@ def predict_file(
     return pd.concat([problem_rows(bad.ImageID, 'unreadable image', bad.detail, 'skipped'),
                       problem_rows(empty.ImageID, *NO_ROW)], ignore_index=True)
 
-# %% ../nbs/12b_infer.ipynb #c047
-def margin_effect(
-    images:pd.DataFrame, # an `images` table
-    answer:pd.DataFrame, # as `read_answer` gives it
-    network:Network, # from `open_network`
-    imgsz:int=640, # longer side that the detector sees, px
-    margins:Iterable[float]=(0, 2, 1), # to try; the first is what the others are compared with, 0 is full size
-    iou:float=.75, # of the score
-    definition:str='coco'  # of the score
-) -> pd.DataFrame:  # margin, ap (mean over labels), change from the first, good: it is at most .001
-    "The score at several margins of reduced decoding."
-    rows = [to_submission(predict(images, network, imgsz, batch=1, margin=m)[0]) for m in margins]
-    ap = [score(answer, r, iou, definition, resamples=0).set_index('label').ap['mean'] for r in rows]
-    df = pd.DataFrame(dict(margin=list(margins), ap=ap))
-    return df.assign(change=df.ap - df.ap[0], good=(df.ap - df.ap[0]).abs() <= .001)
-
-# %% ../nbs/12b_infer.ipynb #c049
+# %% ../nbs/12b_infer.ipynb #c048
 SCORE_COLUMNS = ['definition', 'iou', 'label', 'ap', 'low', 'high', 'boxes', 'rows']
 
-# %% ../nbs/12b_infer.ipynb #c050
+# %% ../nbs/12b_infer.ipynb #c049
 def score_table(
     answer:pd.DataFrame, # as `read_answer` gives it
     rows:pd.DataFrame, # `SUBMISSION_COLUMNS`, px
@@ -411,7 +395,7 @@ def score_table(
     tables = [score(answer, rows, iou, d, images).assign(definition=d, iou=iou) for d in DEFINITIONS]
     return pd.concat(tables, ignore_index=True)[SCORE_COLUMNS]
 
-# %% ../nbs/12b_infer.ipynb #c052
+# %% ../nbs/12b_infer.ipynb #c051
 def plot_confidence(
     boxes:pd.DataFrame  # a `boxes` table
 ) -> plt.Axes:
@@ -422,7 +406,7 @@ def plot_confidence(
     ax.set(xlim=(0, 1), xlabel='confidence', ylabel='boxes', yscale='log' if len(boxes) else 'linear', title='' if len(boxes) else 'no boxes')
     return ax
 
-# %% ../nbs/12b_infer.ipynb #c053
+# %% ../nbs/12b_infer.ipynb #c052
 def find_answer(
     answer:Path|None, # the answer file, if the user named one
     folder:Path  # of the test zips

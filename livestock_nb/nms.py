@@ -8,10 +8,12 @@ __all__ = ['KINDS', 'by_score', 'apart', 'overlaps', 'plot_kept', 'hard_nms', 'c
            'has_nms_free', 'use_nms_free', 'read_raw']
 
 # %% ../nbs/12a_nms.ipynb #c002
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 from .data import PALETTE, SPECIES, InputError
 
@@ -27,9 +29,8 @@ def by_score(
 ) -> 'Tensor':  # (n,) places
     "Most confident first; equal confidences by label, then by corners. So only rows that are alike in everything can change places."
     import torch
-    order = torch.arange(len(scores), device=scores.device)
-    for key in (*boxes.flip(1).T, labels, -scores): order = order[torch.argsort(key[order], stable=True)]
-    return order
+    order = np.lexsort([key.cpu().numpy() for key in (*boxes.flip(1).T, labels, -scores)])
+    return torch.from_numpy(order).to(scores.device)
 
 # %% ../nbs/12a_nms.ipynb #c010
 def apart(
@@ -305,13 +306,14 @@ def use_nms_free(
 
 # %% ../nbs/12a_nms.ipynb #c047
 def read_raw(
-    output:'Tensor'  # one image's: (4 + classes, anchors) of the usual head, or (rows, 6) of a one-to-one head
+    output:'Tensor', # one image's: (4 + classes, anchors) of the usual head, or (rows, 6) of a one-to-one head
+    conf:float=-math.inf  # those at or below this confidence are left out
 ) -> tuple['Tensor', 'Tensor', 'Tensor']:  # boxes (n, 4) x1 y1 x2 y2 in px of the network's input, scores (n,), labels (n,) int
     "Candidates of a network's output, in its order; of each anchor the best class, as ultralytics reads it. Raises `InputError` on another shape."
     from ultralytics.utils.ops import xywh2xyxy
     if output.ndim != 2 or output.shape[1] != 6 and output.shape[0] < 5:
         raise InputError(f'An output of shape {tuple(output.shape)} is of no detector head known here: (4 + classes, anchors) or (rows, 6).')
-    if output.shape[1] == 6: return output[:, :4], output[:, 4], output[:, 5].long()
-    rows = output.T
-    scores, labels = rows[:, 4:].max(dim=1)
-    return xywh2xyxy(rows[:, :4]), scores, labels
+    free = output.shape[1] == 6
+    scores, labels = (output[:, 4], output[:, 5].long()) if free else output[4:].max(dim=0)
+    sure = (scores > conf).nonzero()[:, 0]
+    return output[sure, :4] if free else xywh2xyxy(output[:4, sure].T), scores[sure], labels[sure]

@@ -260,6 +260,22 @@ def test_tiles_are_those_of_sahi(length, tile, overlap, starts, why): assert til
 def one(folder, n='0.jpg'): return images_from(folder/n)
 
 
+@pytest.mark.parametrize('lanes', [1, 2])
+def test_one_pool_or_two(weights, folder, lanes):
+    "Two threads that go all the way, or that hand over to one for the network: the same boxes, in order, and no more calls than asked for."
+    (folder/'3.jpg').write_bytes(b'no image')
+    calls, network = [], replace(open_network(weights, device='cpu'), lanes=lanes)
+    counted = replace(network, forward=lambda batch: (calls.append(1), network(batch))[1])
+    found = list(detect(images_from(folder), counted, 96, conf=.01, threads=2))
+    assert [name for name, _ in found] == [f'{i}.jpg' for i in range(5)] and isinstance(found[3][1], InputError) and len(calls) == 4
+    for name, boxes in found[:3]: np.testing.assert_allclose(boxes, next(detect(one(folder, name), network, 96, conf=.01, batch=2))[1], atol=1e-3)
+    many = pd.concat([images_from(folder/'0.jpg')]*50)
+    some = detect(many, counted, 96, threads=2)
+    next(some)
+    some.close()
+    assert len(calls) <= 4 + 2*(2+1) + 1
+
+
 def test_views_of_one_kind_equal_the_plain_way(weights, folder):
     "The same network twice, by hard suppression, is that network; a mirrored image gives mirrored boxes."
     network = open_network(weights, device='cpu')
