@@ -135,7 +135,8 @@ def quick() -> dict:
 
 def full(out: Path, frames: int, seeds: int, **training) -> dict:
     "Everything trained here."
-    homes = dict(farm=(out/"farm", lambda: farm_tables(out/"farm", frames, frames//3)))
+    home = out/f"farm{frames}"
+    homes = dict(farm=(home, lambda: farm_tables(home, frames, frames//3)))
     if REAL.exists(): homes["real"] = (out/"real", lambda: real_tables(out/"real"))
     figures = {}
     for place, (home, tables) in homes.items():

@@ -20,10 +20,11 @@ import seaborn as sns
 from tqdm import tqdm
 
 from .damage import add_boxes, jitter_boxes, swap_labels
-from .data import CORNERS, LOOKS, InputError, box_table, load_table, save_table
+from .data import CORNERS, LOOKS, InputError, box_table, load_table, save_table, save_text
 from .errors import error_budget, nearest, strongest, valid_images
+from .ignore import name_regions, write_regions
 from .score import average_precision, match_boxes, match_table, overlap
-from .split import write_labels, write_lists, write_pixels
+from .split import write_lists, write_pixels
 
 if TYPE_CHECKING:
     from livestock_nb.engine import Network
@@ -56,6 +57,7 @@ def check_apart(
 def train_fold(
     k:int, # the fold that is left out
     folds:pd.DataFrame, # image, group, fold
+    boxes:pd.DataFrame, # the labels; those marked `ignore` are regions
     out:Path, # has data/images and data/labels; receives fold `k`'s lists and weights
     **training  # of `train_model`: weights, hyp, imgsz, epochs, batch, device, seed
 ) -> Path:  # the weights
@@ -63,12 +65,13 @@ def train_fold(
     from livestock_nb.train import train_model
     seen = folds[folds.fold != k]
     check_apart(seen.image, folds.image[folds.fold == k], folds.set_index('image').group)
-    home, done = out/f'fold{k}', out/f'fold{k}'/'done.parquet'
-    asked = seen[['image']].assign(training=str(sorted({n: str(v) for n, v in training.items()}.items())))
-    if (home/'best.pt').exists() and done.exists() and load_table(done).equals(asked.reset_index(drop=True)): return home/'best.pt'
+    home, done, labels = out/f'fold{k}', out/f'fold{k}'/'done.txt', boxes[boxes.image.isin(seen.image)]
+    key = f'{sorted(seen.image)} {sorted((n, str(v)) for n, v in training.items())} {pd.util.hash_pandas_object(labels, index=False).sum()}'
+    if done.exists() and done.read_text(encoding='utf-8') == key: return home/'best.pt'
     write_lists(seen.assign(side='train'), home, './../data/images')
+    if labels.ignore.any(): name_regions(home/'data.yaml')
     best = train_model(home, home, validate=False, desc=f'All but fold {k}', **training)
-    save_table(asked.reset_index(drop=True), done)
+    save_text(key, done)
     return best
 
 # %% ../nbs/10a_suspects.ipynb #c012
@@ -117,10 +120,10 @@ def crossfit(
     from livestock_nb.infer import predict
     ours, parts, size, device = images[images.image.isin(folds.image)], [], training.get('imgsz', 640), training.get('device', '')
     lost = write_pixels(ours, out/'data'/'images', size, earlier)
-    write_labels(ours, boxes, out/'data'/'labels')
+    write_regions(ours, boxes, out/'data'/'labels')
     folds = folds[~folds.image.isin(lost.image)]
     for k in tqdm(sorted(folds.fold.unique()), desc='Cross-fitting', unit='model'):
-        network = open_network(train_fold(k, folds, out, **training), imgsz=size, device=device)
+        network = open_network(train_fold(k, folds, boxes, out, **training), imgsz=size, device=device)
         judged = ours[ours.image.isin(folds.image[folds.fold == k])]
         views = [predict(judged, n, size, .01, device=device, margin=1) for n in ([network, mirrored(network)] if flip else [network])]
         parts.append((fuse_views([v for v, _ in views]).assign(fold=k), views[0][1]))

@@ -80,7 +80,7 @@ def test_joined_folds_keep_groups_whole_and_torn_ones_are_refused():
 
 def test_a_fold_is_not_trained_where_its_group_would_be_seen(tmp_path):
     folds = pd.DataFrame(dict(image=['a.jpg', 'b.jpg'], group='same', fold=[0, 1]))
-    with pytest.raises(InputError, match='group same'): suspects.train_fold(0, folds, tmp_path, weights='yolov5n.yaml')
+    with pytest.raises(InputError, match='group same'): suspects.train_fold(0, folds, TRUTH, tmp_path, weights='yolov5n.yaml')
     assert not list(tmp_path.iterdir())
 
 
@@ -98,6 +98,9 @@ def test_every_image_is_predicted_by_a_model_that_has_not_seen_it(tmp_path):
         assert [p.rpartition('/')[2] for p in listed] == [f'{i}.jpg' for i in seen_by]
     again = suspects.crossfit(images, boxes, folds, tmp_path/'out', **training)[0]
     pd.testing.assert_frame_equal(found, again)
+    when = {k: (tmp_path/'out'/f'fold{k}'/'best.pt').stat().st_mtime_ns for k in (0, 1)}
+    suspects.crossfit(images, boxes.assign(ignore=boxes.image == '0.jpg'), folds, tmp_path/'out', **training)  # fold 1's model has seen it
+    assert [(tmp_path/'out'/f'fold{k}'/'best.pt').stat().st_mtime_ns != t for k, t in when.items()] == [False, True]
 
 
 # -- two views
