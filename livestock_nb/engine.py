@@ -10,7 +10,7 @@ __all__ = ['VIDEOS', 'REDUCED', 'PACKAGES', 'BACKENDS', 'video_frames', 'fetch_a
            'tile_starts', 'Part', 'parts_of', 'View', 'prepare_views', 'seen_in', 'choose', 'find_views',
            'plain_opencv', 'plain_torch', 'keep_buffers', 'detect']
 
-# %% ../nbs/12a_engine.ipynb #c002
+# %% ../nbs/12a_engine.ipynb #c003
 import ctypes
 import hashlib
 import importlib.metadata
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     import torch
     from ultralytics import YOLO
 
-# %% ../nbs/12a_engine.ipynb #c007
+# %% ../nbs/12a_engine.ipynb #c008
 VIDEOS = {'.mp4', '.avi', '.mov', '.mkv', '.m4v', '.webm'}
 
-# %% ../nbs/12a_engine.ipynb #c008
+# %% ../nbs/12a_engine.ipynb #c009
 def video_frames(
     path:Path, # a video
     rows:Iterable  # rows of `images` whose member is the frame's number, from 0
@@ -63,7 +63,7 @@ def video_frames(
             yield row, frame if good else InputError(f'{row.image}: the video {path.name} has no such frame, or it cannot be decoded.')
     finally: video.release()
 
-# %% ../nbs/12a_engine.ipynb #c009
+# %% ../nbs/12a_engine.ipynb #c010
 def fetch_all(
     images:pd.DataFrame, # rows of an `images` table; zip is a zip, a folder or a video that holds member
     opened:ExitStack  # keeps the zips open until the last of them is read
@@ -79,7 +79,7 @@ def fetch_all(
             except (OSError, zipfile.BadZipFile) as e: yield from ((row, InputError(f'{row.image}: {e}')) for row in rows)
             else: yield from ((row, partial(zips[home].read, row.member)) for row in rows)
 
-# %% ../nbs/12a_engine.ipynb #c011
+# %% ../nbs/12a_engine.ipynb #c012
 def jpeg_size(
     data:bytes  # a file
 ) -> tuple[int, int]|None:  # height, width (px) as stored; None where this is no JPEG
@@ -91,10 +91,10 @@ def jpeg_size(
         at += 1 if kind == 0xff else 2 + int.from_bytes(data[at+2:at+4], 'big')
     return None
 
-# %% ../nbs/12a_engine.ipynb #c012
+# %% ../nbs/12a_engine.ipynb #c013
 REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 
-# %% ../nbs/12a_engine.ipynb #c013
+# %% ../nbs/12a_engine.ipynb #c014
 def decode_near(
     data:bytes, # an image file
     name:str, # for the message
@@ -110,7 +110,7 @@ def decode_near(
     turned = bgr.shape[:2] != tuple(-(-v//factor) for v in size)  # by its EXIF orientation
     return bgr, size[::-1] if turned else size
 
-# %% ../nbs/12a_engine.ipynb #c016
+# %% ../nbs/12a_engine.ipynb #c017
 class Letter(NamedTuple):
     "How an image lies in the network's input."
     height: int  # of the image, px
@@ -122,7 +122,7 @@ class Letter(NamedTuple):
     rows: int  # of the input, px
     columns: int
 
-# %% ../nbs/12a_engine.ipynb #c017
+# %% ../nbs/12a_engine.ipynb #c018
 def letterbox(
     height:int, # of the image, px
     width:int, # of the image, px
@@ -137,7 +137,7 @@ def letterbox(
     top, left = round(above-.1), round(beside-.1)
     return Letter(height, width, high, wide, top, left, high+top+round(above+.1), wide+left+round(beside+.1))
 
-# %% ../nbs/12a_engine.ipynb #c019
+# %% ../nbs/12a_engine.ipynb #c020
 def place(
     bgr:np.ndarray, # (h, w, 3) uint8, the image at any scale
     letter:Letter  # where it goes
@@ -147,7 +147,7 @@ def place(
     below, right = letter.rows-letter.high-letter.top, letter.columns-letter.wide-letter.left
     return cv2.copyMakeBorder(bgr, letter.top, below, letter.left, right, cv2.BORDER_CONSTANT, value=(114, 114, 114))
 
-# %% ../nbs/12a_engine.ipynb #c020
+# %% ../nbs/12a_engine.ipynb #c021
 def to_input(
     placed:list[np.ndarray]  # of one shape, (rows, columns, 3) BGR uint8
 ) -> np.ndarray:  # (n, 3, rows, columns) float32 RGB in [0, 1]
@@ -157,7 +157,7 @@ def to_input(
         for plane, channel in zip(planes[::-1], cv2.split(image), strict=True): np.divide(channel, np.float32(255), out=plane)
     return batch
 
-# %% ../nbs/12a_engine.ipynb #c023
+# %% ../nbs/12a_engine.ipynb #c024
 def read_pixels(
     item:tuple, # of `fetch_all`
     side:float=0  # as for `decode_near`, px
@@ -171,7 +171,7 @@ def read_pixels(
     except InputError as e: return row.image, e, None
     except (OSError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as e: return row.image, InputError(f'{row.image}: {e}'), None
 
-# %% ../nbs/12a_engine.ipynb #c024
+# %% ../nbs/12a_engine.ipynb #c025
 def prepare(
     item:tuple, # of `fetch_all`
     imgsz:int, # longer side of the network's input, px
@@ -184,7 +184,7 @@ def prepare(
     letter = letterbox(*size, imgsz, stride)
     return name, place(pixels, letter), letter
 
-# %% ../nbs/12a_engine.ipynb #c026
+# %% ../nbs/12a_engine.ipynb #c027
 def same_size(
     read:Iterable[tuple], # the second of each is an array, or an `InputError`
     batch:int  # at most so many together
@@ -193,7 +193,7 @@ def same_size(
     for _, run in groupby(read, key=lambda pair: getattr(pair[1], 'shape', None)):
         while chunk := list(islice(run, batch)): yield chunk
 
-# %% ../nbs/12a_engine.ipynb #c029
+# %% ../nbs/12a_engine.ipynb #c030
 def model_labels(
     model:'YOLO|Network'  # has `names`: class index -> class name
 ) -> dict[int, str]:  # class index -> label, for the classes that are species
@@ -204,7 +204,7 @@ def model_labels(
     raise InputError(f'The detector knows {", ".join(names[:5])}{"…" if len(names) > 5 else ""}, but neither {" nor ".join(SPECIES)}: '
                      'give weights that were trained on this project\'s classes.')
 
-# %% ../nbs/12a_engine.ipynb #c032
+# %% ../nbs/12a_engine.ipynb #c033
 @dataclass(frozen=True)
 class Network:
     "Call it with a batch (n, 3, rows, columns), float32 RGB in [0, 1], for (n, 4 + classes, anchors), or (n, rows, 6) of an NMS-free head; in px."
@@ -225,10 +225,10 @@ class Network:
 
     def __call__(self, batch:np.ndarray) -> Union[np.ndarray, 'torch.Tensor']: return self.forward(batch)
 
-# %% ../nbs/12a_engine.ipynb #c033
+# %% ../nbs/12a_engine.ipynb #c034
 PACKAGES = dict(onnx='onnxruntime onnx onnxslim', openvino='openvino onnx onnxslim onnxruntime', ncnn='ncnn pnnx==20260526')  # that a backend needs
 
-# %% ../nbs/12a_engine.ipynb #c034
+# %% ../nbs/12a_engine.ipynb #c035
 def need(
     module:str, # its import name
     packages:str  # to install
@@ -237,7 +237,7 @@ def need(
     try: return importlib.import_module(module)
     except ImportError as e: raise InputError(f'{module} is not installed ({e}): run `pip install {packages}`, or choose another backend.') from e
 
-# %% ../nbs/12a_engine.ipynb #c037
+# %% ../nbs/12a_engine.ipynb #c038
 @cache
 def sum_mean() -> type:
     "A module that does what the head's `DFL` does (arXiv:2006.04388, formula 5), without a convolution."
@@ -255,14 +255,14 @@ def sum_mean() -> type:
             return (x.view(n, 4, self.bins, anchors).softmax(2)*self.steps).sum(2)
     return SumMean
 
-# %% ../nbs/12a_engine.ipynb #c039
+# %% ../nbs/12a_engine.ipynb #c040
 def content_id(
     path:Path|str  # a file
 ) -> str:  # 16 hexadecimal digits
     "Names the content of a file."
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
-# %% ../nbs/12a_engine.ipynb #c040
+# %% ../nbs/12a_engine.ipynb #c041
 def export_once(
     weights:Path|str, # a .pt file, or a name that ultralytics knows
     kind:str, # onnx or ncnn
@@ -291,7 +291,7 @@ def export_once(
         Path(tmp).mkdir(exist_ok=True)
     return home
 
-# %% ../nbs/12a_engine.ipynb #c041
+# %% ../nbs/12a_engine.ipynb #c042
 def about(
     folder:Path  # from `export_once`
 ) -> dict:  # names, stride: of `Network`
@@ -299,7 +299,7 @@ def about(
     said = json.loads((folder/'about.json').read_text('utf-8'))
     return said | dict(names={int(i): name for i, name in said['names'].items()})
 
-# %% ../nbs/12a_engine.ipynb #c043
+# %% ../nbs/12a_engine.ipynb #c044
 def open_torch(
     weights:Union[Path, str, 'YOLO'], # a .pt or .yaml file, a name that ultralytics knows, or a loaded detector, which stays as it is
     device:str='', # cpu, 0 (the first GPU), …; '' chooses
@@ -321,7 +321,7 @@ def open_torch(
         return (out[0] if isinstance(out, (list, tuple)) else out).float().cpu()
     return Network(forward, dict(model.names), 'torch', max(int(max(net.stride)), 32), 1 if at.type == 'cpu' else 2)
 
-# %% ../nbs/12a_engine.ipynb #c045
+# %% ../nbs/12a_engine.ipynb #c046
 def open_onnx(
     weights:Path|str, # a .pt file, or a name that ultralytics knows
     threads:int=2, # calls at a time, a core each
@@ -336,7 +336,7 @@ def open_onnx(
     name = session.get_inputs()[0].name
     return Network(lambda batch: session.run(None, {name: batch})[0], backend='onnx', lanes=threads, **about(folder))
 
-# %% ../nbs/12a_engine.ipynb #c046
+# %% ../nbs/12a_engine.ipynb #c047
 def takes_pixels(
     model:'openvino.Model'  # of (n, 3, rows, columns) float32 RGB in [0, 1]
 ) -> 'openvino.Model':  # of (n, rows, columns, 3) BGR uint8
@@ -349,7 +349,7 @@ def takes_pixels(
     steps.input().model().set_layout(ov.Layout('NCHW'))
     return steps.build()
 
-# %% ../nbs/12a_engine.ipynb #c047
+# %% ../nbs/12a_engine.ipynb #c048
 def open_openvino(
     weights:Path|str, # a .pt file, or a name that ultralytics knows
     threads:int=2, # calls at a time, a core each
@@ -360,6 +360,7 @@ def open_openvino(
     "By OpenVINO, a compiled network a shape."
     ov, folder = need('openvino', PACKAGES['openvino']), export_once(weights, 'onnx', nms_free=nms_free)
     core, lock, requests = ov.Core(), threading.Lock(), {}
+    ov.Type.u8.to_dtype()  # makes the binding load numpy here: two threads that are the first to need it wait for each other for ever
     settings = dict(NUM_STREAMS=threads, INFERENCE_NUM_THREADS=threads) | (dict(INFERENCE_PRECISION_HINT=precision) if precision else {})
 
     def idle(shape:tuple, pixels:bool) -> queue.SimpleQueue:
@@ -379,7 +380,7 @@ def open_openvino(
         finally: free.put(request)
     return Network(forward, backend='openvino', lanes=threads, pixels=forward, **about(folder))
 
-# %% ../nbs/12a_engine.ipynb #c049
+# %% ../nbs/12a_engine.ipynb #c050
 def open_ncnn(
     weights:Path|str, # a .pt file, or a name that ultralytics knows
     imgsz:int=640, # px, of the export that is made at once, for 16:9
@@ -411,10 +412,10 @@ def open_ncnn(
     nets[usual.rows, usual.columns], said = load((usual.rows, usual.columns))
     return Network(forward, backend='ncnn', **said)
 
-# %% ../nbs/12a_engine.ipynb #c051
+# %% ../nbs/12a_engine.ipynb #c052
 BACKENDS = dict(torch=open_torch, onnx=open_onnx, openvino=open_openvino, ncnn=open_ncnn)
 
-# %% ../nbs/12a_engine.ipynb #c052
+# %% ../nbs/12a_engine.ipynb #c053
 def pick_backend(
     device:str=''  # as for PyTorch
 ) -> str:  # a key of `BACKENDS`
@@ -423,7 +424,7 @@ def pick_backend(
     have = all(importlib.util.find_spec(name) for name in ('openvino', 'onnx', 'onnxruntime', 'onnxslim'))
     return 'openvino' if have and pick_device(device) == 'cpu' else 'torch'
 
-# %% ../nbs/12a_engine.ipynb #c053
+# %% ../nbs/12a_engine.ipynb #c054
 def open_network(
     weights:Union[Path, str, 'YOLO'], # a .pt file or a name that ultralytics knows; for torch also a .yaml or a loaded detector
     backend:str='torch', # a key of `BACKENDS`; '' for openvino where it is installed and there is no GPU, else torch
@@ -443,7 +444,7 @@ def open_network(
     path = Path(find_weights(weights)) if isinstance(weights, (str, Path)) else None
     return replace(network, precision=precision, nms_free=nms_free, content=content_id(path) if path and path.is_file() else '')
 
-# %% ../nbs/12a_engine.ipynb #c057
+# %% ../nbs/12a_engine.ipynb #c058
 def known_candidates(
     raw:Union[np.ndarray, 'torch.Tensor'], # one image's answer, as `read_raw` takes it
     labels:dict[int, str], # class index -> label, of `model_labels`
@@ -459,7 +460,7 @@ def known_candidates(
     known = species >= 0
     return boxes[known], scores[known], species[known]
 
-# %% ../nbs/12a_engine.ipynb #c058
+# %% ../nbs/12a_engine.ipynb #c059
 def to_image(
     boxes:'torch.Tensor', # (n, 4) x1 y1 x2 y2 in px of the network's input
     letter:Letter  # how the image lay in it
@@ -470,7 +471,7 @@ def to_image(
                           ([letter.left, letter.top], [letter.wide, letter.high], [letter.width, letter.height]))
     return (boxes - grey)/(inside/size)
 
-# %% ../nbs/12a_engine.ipynb #c059
+# %% ../nbs/12a_engine.ipynb #c060
 def as_rows(
     found:Sequence['torch.Tensor'], # boxes (n, 4) x1 y1 x2 y2 in px of the image, scores (n,), species (n,)
     size:tuple[int, int] # height and width of the image, px
@@ -481,7 +482,7 @@ def as_rows(
     boxes, scores, species = found
     return torch.cat([clip_boxes_to_image(boxes, size), scores[:, None], species[:, None]], 1).float().numpy()
 
-# %% ../nbs/12a_engine.ipynb #c060
+# %% ../nbs/12a_engine.ipynb #c061
 def to_boxes(
     raw:Union[np.ndarray, 'torch.Tensor'], # one image's answer: (4 + classes, anchors), or (rows, 6) of an NMS-free head
     letter:Letter, # how the image lay in the input
@@ -499,7 +500,7 @@ def to_boxes(
     else: boxes, scores, species = suppress(*found, iou, kind, conf, most)
     return as_rows((to_image(boxes, letter), scores, species), (letter.height, letter.width))
 
-# %% ../nbs/12a_engine.ipynb #c063
+# %% ../nbs/12a_engine.ipynb #c064
 def find(
     chunk:list[tuple[str, np.ndarray|InputError, Letter|None]], # of one shape, from `prepare`
     network:Network, # answers
@@ -510,7 +511,7 @@ def find(
     raw = network.see([placed for _, placed, _ in chunk])
     return [(name, to_boxes(one, letter, **choice)) for (name, _, letter), one in zip(chunk, raw, strict=True)]
 
-# %% ../nbs/12a_engine.ipynb #c065
+# %% ../nbs/12a_engine.ipynb #c066
 def tile_starts(
     length:int, # of the image along one side, px
     tile:int, # of a tile, px
@@ -520,7 +521,7 @@ def tile_starts(
     shared = int(overlap*tile)
     return [max(min(at, length-tile), 0) for at in range(0, max(length-shared, 1), tile-shared)]
 
-# %% ../nbs/12a_engine.ipynb #c067
+# %% ../nbs/12a_engine.ipynb #c068
 class Part(NamedTuple):
     "A part of an image, and how it is to be shown to the network."
     x: int  # its corner in the image, px
@@ -530,7 +531,7 @@ class Part(NamedTuple):
     imgsz: int  # longer side of the network's input, px
     mirrored: bool = False
 
-# %% ../nbs/12a_engine.ipynb #c068
+# %% ../nbs/12a_engine.ipynb #c069
 def parts_of(
     height:int, # of the image, px
     width:int, # px
@@ -545,14 +546,14 @@ def parts_of(
     corners = [(x, y) for y in tile_starts(height, tile) for x in tile_starts(width, tile)]
     return shown + [Part(x, y, min(tile, width), min(tile, height), imgsz) for x, y in corners]
 
-# %% ../nbs/12a_engine.ipynb #c070
+# %% ../nbs/12a_engine.ipynb #c071
 class View(NamedTuple):
     "A part of an image as the network sees it."
     part: Part
     placed: np.ndarray  # (rows, columns, 3) BGR
     letter: Letter  # how the part lies in it
 
-# %% ../nbs/12a_engine.ipynb #c071
+# %% ../nbs/12a_engine.ipynb #c072
 def prepare_views(
     item:tuple, # of `fetch_all`
     imgsz:int, # longer side of the network's input, px
@@ -570,7 +571,7 @@ def prepare_views(
         views.append(View(part, place(cv2.flip(cut, 1) if part.mirrored else cut, letter), letter))
     return name, views, size
 
-# %% ../nbs/12a_engine.ipynb #c073
+# %% ../nbs/12a_engine.ipynb #c074
 def seen_in(
     found:tuple['torch.Tensor', 'torch.Tensor', 'torch.Tensor'], # of `known_candidates`
     view:View, # in which it was found
@@ -586,7 +587,7 @@ def seen_in(
     whole = ~((to_edge < near) & torch.tensor(inner)).any(1)
     return (boxes + torch.tensor([part.x, part.y]*2))[whole], found[1][whole], found[2][whole]
 
-# %% ../nbs/12a_engine.ipynb #c074
+# %% ../nbs/12a_engine.ipynb #c075
 def choose(
     each:list[tuple['torch.Tensor', 'torch.Tensor', 'torch.Tensor']], # candidates of each network: boxes (px of the image), scores, species
     size:tuple[int, int], # height and width of the image, px
@@ -603,7 +604,7 @@ def choose(
     if kind != 'fusion': return as_rows(suppress(*every, iou, kind, conf, most), size)
     return as_rows([v[:most] for v in fuse_boxes(*every, iou, network, trust or [1]*len(each))], size)
 
-# %% ../nbs/12a_engine.ipynb #c075
+# %% ../nbs/12a_engine.ipynb #c076
 def find_views(
     chunk:list[tuple[str, list[View]|InputError, tuple[int, int]|None]], # of `prepare_views`
     networks:list[Network], # each looks at every view
@@ -626,7 +627,7 @@ def find_views(
         out.append((name, choose(each, size, conf, **choice)))
     return out
 
-# %% ../nbs/12a_engine.ipynb #c077
+# %% ../nbs/12a_engine.ipynb #c078
 @contextmanager
 def plain_opencv() -> Iterator[None]:
     "OpenCV without threads of its own."
@@ -635,7 +636,7 @@ def plain_opencv() -> Iterator[None]:
     try: yield
     finally: cv2.setNumThreads(before)
 
-# %% ../nbs/12a_engine.ipynb #c078
+# %% ../nbs/12a_engine.ipynb #c079
 @contextmanager
 def plain_torch() -> Iterator[None]:
     "PyTorch without threads of its own, in the threads that begin inside."
@@ -645,7 +646,7 @@ def plain_torch() -> Iterator[None]:
     try: yield
     finally: torch.set_num_threads(before)
 
-# %% ../nbs/12a_engine.ipynb #c080
+# %% ../nbs/12a_engine.ipynb #c081
 @cache
 def keep_buffers() -> None:
     "Let glibc reuse the memory of decoded images, up to 64 MB each, instead of returning it. Does nothing elsewhere."
@@ -653,7 +654,7 @@ def keep_buffers() -> None:
         libc = ctypes.CDLL(None)
         for option, size in ((-3, 1 << 26), (-1, 1 << 27)): libc.mallopt(option, size)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
-# %% ../nbs/12a_engine.ipynb #c081
+# %% ../nbs/12a_engine.ipynb #c082
 def detect(
     images:pd.DataFrame, # rows of an `images` table, in any order; only image, zip and member are read
     network:Network|Sequence[Network], # from `open_network`; several find together
