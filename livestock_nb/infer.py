@@ -9,7 +9,7 @@ __all__ = ['IMAGES', 'NO_ROW', 'ORDER', 'SCORE_COLUMNS', 'image_size', 'zip_rows
            'confidence_bands', 'merge_parts', 'parts_folder', 'predict_file', 'score_table', 'plot_confidence',
            'find_answer']
 
-# %% ../nbs/12b_infer.ipynb #c002
+# %% ../nbs/12b_infer.ipynb #c003
 import glob
 import hashlib
 import json
@@ -44,7 +44,7 @@ from .score import DEFINITIONS, EDGES, SUBMISSION_COLUMNS, read_images_list, sco
 
 if TYPE_CHECKING: from ultralytics import YOLO
 
-# %% ../nbs/12b_infer.ipynb #c006
+# %% ../nbs/12b_infer.ipynb #c007
 def image_size(
     image:Path|str|bytes  # an image file, or its bytes
 ) -> tuple[int, int]:  # width, height (px), upright; 0, 0 where it is no image
@@ -56,10 +56,10 @@ def image_size(
         except (OSError, SyntaxError, ValueError): continue
     return 0, 0
 
-# %% ../nbs/12b_infer.ipynb #c007
+# %% ../nbs/12b_infer.ipynb #c008
 IMAGES = {'.jpg', '.jpeg', '.png', '.bmp'}
 
-# %% ../nbs/12b_infer.ipynb #c008
+# %% ../nbs/12b_infer.ipynb #c009
 def zip_rows(
     path:Path, # a zip
     sizes:bool  # whether to read the headers
@@ -75,7 +75,7 @@ def zip_rows(
                 yield dict(image=name.name, width=width, height=height, zip=path_text(path), member=member)
     except (OSError, zipfile.BadZipFile) as e: raise InputError(f'{path} cannot be read as a zip ({e}): copy it again, or leave it out.') from e
 
-# %% ../nbs/12b_infer.ipynb #c009
+# %% ../nbs/12b_infer.ipynb #c010
 def video_rows(
     path:Path  # a video
 ) -> Iterator[dict]:
@@ -85,7 +85,7 @@ def video_rows(
     video.release()
     for i in range(max(frames, 1)): yield dict(image=f'{path.stem}_{i:06}', width=width, height=height, zip=path_text(path), member=f'{i:06}')
 
-# %% ../nbs/12b_infer.ipynb #c010
+# %% ../nbs/12b_infer.ipynb #c011
 def file_rows(
     path:Path, # an image, zip, video, list or folder
     sizes:bool  # whether to read the headers of images
@@ -105,7 +105,7 @@ def file_rows(
         width, height = image_size(path) if sizes else (0, 0)
         yield dict(image=path.name, width=width, height=height, zip=path_text(path.parent), member=path.name)
 
-# %% ../nbs/12b_infer.ipynb #c011
+# %% ../nbs/12b_infer.ipynb #c012
 def images_from(
     paths:Path|str|Iterable[Path|str], # a folder, searched with its subfolders; an image, zip, video, or .txt list of paths; or several of these
     sizes:bool=True  # False leaves width and height at 0, and opens no image
@@ -121,7 +121,7 @@ def images_from(
     twice = rows.image.duplicated(keep=False)
     return image_table(rows.assign(species='', image=rows.image.where(~twice, rows.zip + '/' + rows.member)))
 
-# %% ../nbs/12b_infer.ipynb #c014
+# %% ../nbs/12b_infer.ipynb #c015
 def problem_rows(
     names:Iterable[str], # images
     kind:str, # what sort of problem
@@ -134,7 +134,7 @@ def problem_rows(
     df = pd.DataFrame(dict(image=names, kind=kind, detail=details, action=action), columns=['image', 'kind', 'detail', 'action'], dtype=str)
     return df.sort_values('image', ignore_index=True)
 
-# %% ../nbs/12b_infer.ipynb #c015
+# %% ../nbs/12b_infer.ipynb #c016
 def found_boxes(
     found:Iterable[tuple[str, np.ndarray]]  # image, (n, 6) x1 y1 x2 y2 (px) confidence species, as `detect` gives them
 ) -> pd.DataFrame:  # a `boxes` table, source model
@@ -145,7 +145,7 @@ def found_boxes(
     images = np.repeat(np.array([name for name, _ in found], dtype=object), [len(boxes) for _, boxes in found])
     return box_table(df.assign(image=images, label=df.label.map(dict(enumerate(SPECIES))), source='model'))
 
-# %% ../nbs/12b_infer.ipynb #c016
+# %% ../nbs/12b_infer.ipynb #c017
 def as_networks(
     weights:'Path|str|YOLO|Network|Sequence', # a file, a name that ultralytics knows, a loaded detector, an open network; or several of these
     **choice  # of `open_network`
@@ -155,7 +155,7 @@ def as_networks(
     if not given: raise InputError('No weights were given: name at least one file.')
     return [w if isinstance(w, Network) else open_network(w, **choice) for w in given]
 
-# %% ../nbs/12b_infer.ipynb #c017
+# %% ../nbs/12b_infer.ipynb #c018
 def predict(
     images:pd.DataFrame, # rows of an `images` table
     weights:'Path|str|YOLO|Network|Sequence', # a file, a name that ultralytics knows, a loaded detector, an open network; several find together
@@ -176,7 +176,7 @@ def predict(
     boxes = found_boxes((name, b) for name, b in found if not isinstance(b, InputError))
     return boxes, problem_rows([name for name, _ in broken], 'unreadable image', [e for _, e in broken], 'skipped')
 
-# %% ../nbs/12b_infer.ipynb #c023
+# %% ../nbs/12b_infer.ipynb #c024
 def to_submission(
     boxes:pd.DataFrame  # a `boxes` table, px
 ) -> pd.DataFrame:  # `SUBMISSION_COLUMNS`, px to 3 digits
@@ -186,10 +186,10 @@ def to_submission(
     rows = rows[(rows.XMax > rows.XMin) & (rows.YMax > rows.YMin)]
     return rows.sort_values(['Conf', 'ImageID', 'LabelName', *EDGES], ascending=[False]+[True]*6, ignore_index=True)
 
-# %% ../nbs/12b_infer.ipynb #c026
+# %% ../nbs/12b_infer.ipynb #c027
 NO_ROW = 'missing', 'wanted, but the submission has no row of it', 'counts as: nothing found'  # kind, detail, action of a problem
 
-# %% ../nbs/12b_infer.ipynb #c027
+# %% ../nbs/12b_infer.ipynb #c028
 def bad_rows(
     rows:pd.DataFrame  # `SUBMISSION_COLUMNS`, px
 ) -> pd.Series:  # what is wrong with each; '' for nothing
@@ -201,7 +201,7 @@ def bad_rows(
               'a box without area': (numbers.XMax <= numbers.XMin) | (numbers.YMax <= numbers.YMin)}
     return pd.Series(np.select(list(faults.values()), list(faults), ''), rows.index, dtype=str)
 
-# %% ../nbs/12b_infer.ipynb #c028
+# %% ../nbs/12b_infer.ipynb #c029
 def outside_rows(
     rows:pd.DataFrame, # `SUBMISSION_COLUMNS`, px
     images:pd.DataFrame  # an `images` table; a width of 0 is not known
@@ -211,7 +211,7 @@ def outside_rows(
     low, high = rows[['XMin', 'YMin']].min(axis=1) < 0, (rows[['XMax', 'YMax']].to_numpy() > size.to_numpy() + .001).any(axis=1)
     return low | high
 
-# %% ../nbs/12b_infer.ipynb #c029
+# %% ../nbs/12b_infer.ipynb #c030
 def check_submission(
     rows:pd.DataFrame, # `SUBMISSION_COLUMNS`, px
     wanted:Iterable[str], # images that the submission should cover
@@ -233,7 +233,7 @@ def check_submission(
                       problem_rows(good.ImageID[rising].unique(), 'order', 'a row is more confident than the one before it', 'left in')],
                      ignore_index=True)
 
-# %% ../nbs/12b_infer.ipynb #c031
+# %% ../nbs/12b_infer.ipynb #c032
 def pick_images(
     images:pd.DataFrame, # an `images` table
     wanted:Iterable[str]  # names of the images to keep
@@ -245,7 +245,7 @@ def pick_images(
         problem_rows(wanted-set(images.image), 'not found', 'on the list of images, but not among the images given', 'nothing predicted')],
         ignore_index=True)
 
-# %% ../nbs/12b_infer.ipynb #c032
+# %% ../nbs/12b_infer.ipynb #c033
 def add_csv(
     rows:pd.DataFrame|pa.Table, # `SUBMISSION_COLUMNS`
     file:BinaryIO  # open
@@ -256,7 +256,7 @@ def add_csv(
     if plain: pa.csv.write_csv(rows, file, pa.csv.WriteOptions(include_header=False, quoting_style='none'))
     else: rows.to_pandas().to_csv(file, index=False, header=False)
 
-# %% ../nbs/12b_infer.ipynb #c033
+# %% ../nbs/12b_infer.ipynb #c034
 def write_submission(
     rows:pd.DataFrame, # a `boxes` table, or what `to_submission` made of it
     path:Path|str  # the csv file
@@ -269,10 +269,10 @@ def write_submission(
         add_csv(rows[SUBMISSION_COLUMNS].astype({'ImageID': str, 'LabelName': str}), f)
     return Path(path)
 
-# %% ../nbs/12b_infer.ipynb #c035
+# %% ../nbs/12b_infer.ipynb #c036
 ORDER = [('Conf', 'descending'), *((c, 'ascending') for c in ['ImageID', 'LabelName', *EDGES])]  # of a submission
 
-# %% ../nbs/12b_infer.ipynb #c036
+# %% ../nbs/12b_infer.ipynb #c037
 def part_table(
     found:Iterable[tuple[str, np.ndarray|InputError]]  # as `detect` gives them
 ) -> pa.Table:  # `SUBMISSION_COLUMNS` in `ORDER`, and detail
@@ -291,7 +291,7 @@ def part_table(
     lost = pa.table(dict(ImageID=pa.array([n for n, _ in lost], pa.string()), detail=pa.array([d for _, d in lost], pa.string())))
     return pa.concat_tables([table.select(SUBMISSION_COLUMNS), lost], promote_options='default')
 
-# %% ../nbs/12b_infer.ipynb #c038
+# %% ../nbs/12b_infer.ipynb #c039
 def write_parts(
     images:pd.DataFrame, # an `images` table, in the order in which parts take from it
     networks:list[Network], # from `open_network`
@@ -311,7 +311,7 @@ def write_parts(
             with whole_file(paths[k]) as tmp: pq.write_table(table, tmp, row_group_size=50_000)
     return paths
 
-# %% ../nbs/12b_infer.ipynb #c040
+# %% ../nbs/12b_infer.ipynb #c041
 def confidence_bands(
     parts:list[Path], # files of `part_table`
     rows:int  # in a band, about; more where equal confidences force it
@@ -325,11 +325,11 @@ def confidence_bands(
     edges = [np.inf, *(np.flatnonzero(np.diff(band))[::-1]+1)/1e6, -np.inf]
     return list(zip(edges[1:], edges[:-1], strict=True))
 
-# %% ../nbs/12b_infer.ipynb #c041
+# %% ../nbs/12b_infer.ipynb #c042
 def merge_parts(
     parts:list[Path], # files of `part_table`
     path:Path|str, # the csv
-    rows:int=500_000  # in memory at a time, about
+    rows:int=250_000  # in memory at a time, about
 ) -> Path:  # `path`
     "All rows as one submission, whole and synced."
     with whole_file(path) as tmp, tmp.open('wb') as f:
@@ -340,7 +340,7 @@ def merge_parts(
             if tables: add_csv(pa.concat_tables(tables).sort_by(ORDER), f)
     return Path(path)
 
-# %% ../nbs/12b_infer.ipynb #c042
+# %% ../nbs/12b_infer.ipynb #c043
 def parts_folder(
     path:Path, # the csv
     question:list, # whatever the answer depends on, but for the images
@@ -353,7 +353,7 @@ def parts_folder(
         if old != home: shutil.rmtree(old)
     return home
 
-# %% ../nbs/12b_infer.ipynb #c043
+# %% ../nbs/12b_infer.ipynb #c044
 def predict_file(
     images:pd.DataFrame, # an `images` table; sizes are not needed
     weights:'Path|str|YOLO|Network|Sequence', # as for `predict`
@@ -381,10 +381,10 @@ def predict_file(
     return pd.concat([problem_rows(bad.ImageID, 'unreadable image', bad.detail, 'skipped'),
                       problem_rows(empty.ImageID, *NO_ROW)], ignore_index=True)
 
-# %% ../nbs/12b_infer.ipynb #c048
+# %% ../nbs/12b_infer.ipynb #c049
 SCORE_COLUMNS = ['definition', 'iou', 'label', 'ap', 'low', 'high', 'boxes', 'rows']
 
-# %% ../nbs/12b_infer.ipynb #c049
+# %% ../nbs/12b_infer.ipynb #c050
 def score_table(
     answer:pd.DataFrame, # as `read_answer` gives it
     rows:pd.DataFrame, # `SUBMISSION_COLUMNS`, px
@@ -395,7 +395,7 @@ def score_table(
     tables = [score(answer, rows, iou, d, images).assign(definition=d, iou=iou) for d in DEFINITIONS]
     return pd.concat(tables, ignore_index=True)[SCORE_COLUMNS]
 
-# %% ../nbs/12b_infer.ipynb #c051
+# %% ../nbs/12b_infer.ipynb #c052
 def plot_confidence(
     boxes:pd.DataFrame  # a `boxes` table
 ) -> plt.Axes:
@@ -406,7 +406,7 @@ def plot_confidence(
     ax.set(xlim=(0, 1), xlabel='confidence', ylabel='boxes', yscale='log' if len(boxes) else 'linear', title='' if len(boxes) else 'no boxes')
     return ax
 
-# %% ../nbs/12b_infer.ipynb #c052
+# %% ../nbs/12b_infer.ipynb #c053
 def find_answer(
     answer:Path|None, # the answer file, if the user named one
     folder:Path  # of the test zips
