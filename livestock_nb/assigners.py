@@ -208,8 +208,9 @@ def dynamic_k(
     over:'Tensor', # (n, m) overlap of what the place predicts with the box
     top:int  # how many overlaps are added up
 ) -> 'Tensor':  # (n,) number of the box, or -1
-    """Each box takes its k cheapest places, k being the sum of its `top` largest overlaps, whole, at least 1. A place that is taken twice goes to the box that is cheapest for it.
-    Source: Ge et al. 2021, OTA (arXiv:2103.14259), section 3.3, as simplified in YOLOX (arXiv:2107.08430), section 2.1."""
+    """Each box takes its k cheapest places, k being the sum of its `top` largest overlaps, whole, at least 1. A place that is taken twice goes to
+    the box that is cheapest for it. Source: Ge et al. 2021, OTA (arXiv:2103.14259), section 3.3, as simplified in YOLOX (arXiv:2107.08430),
+    section 2.1."""
     k = over.topk(min(top, len(over)), dim=0).values.sum(0).int().clamp(min=1)
     taken = cost.argsort(dim=0, stable=True).argsort(dim=0) < k
     gold = taken.int().argmax(1).where(taken.sum(1) == 1, cost.argmin(1))
@@ -233,8 +234,8 @@ def simota_places(
     top:int=10, # see `dynamic_k`
     weight:float=3.  # of the box in the cost
 ) -> Targets:
-    """Candidates lie in a box or in its middle; the cost is BCE of the class − 3·log IoU, and 10⁵ more outside box and middle. The wanted score is the overlap.
-    Source: Ge et al. 2021, YOLOX (arXiv:2107.08430), section 2.1."""
+    """Candidates lie in a box or in its middle; the cost is BCE of the class − 3·log IoU, and 10⁵ more outside box and middle. The wanted score
+    is the overlap. Source: Ge et al. 2021, YOLOX (arXiv:2107.08430), section 2.1."""
     import torch
     from torch.nn.functional import one_hot
     from torchvision.ops import box_iou
