@@ -89,11 +89,11 @@ def value(model, batch=BATCH, criterion=None): return (criterion or criterion_fo
 
 @pytest.mark.parametrize('family', CRITERIA)
 def test_one_batch_is_learnt(family):
-    "Thirty steps on the maps themselves: the loss falls, and the most confident boxes are the gold ones."
+    "Fifty steps on the maps themselves: the loss falls, and the most confident box of the second image is its gold one."
     model = fake_model(family)
     head, criterion = model.model[0], criterion_for(model)
     optimizer, first = torch.optim.Adam(head.parameters(), .1), None
-    for _ in range(60):
+    for _ in range(50):
         loss, parts = value(model, criterion=criterion)
         first = loss.sum().item() if first is None else first
         optimizer.zero_grad()
@@ -194,7 +194,7 @@ def test_yolov4_by_a_slow_sum():
             if t.positive[b, i]:
                 n += 1
                 box += .07*(1-complete_box_iou(torch.tensor(boxes[b, i])[None].float(), t.boxes[b, i][None]).item())
-                cls += sum(softplus(v[5+c]) - (c == t.labels[b, i])*v[5+c] for c in range(NC))
+                cls += sum(softplus(v[5+c]) - (c == t.labels[b, i].item())*v[5+c] for c in range(NC))
                 obj += softplus(-v[4])
             elif max(iou(boxes[b, i], g) for g in gold[b][0].tolist()) <= .7: obj += softplus(v[4])
     assert n > 8
@@ -219,7 +219,7 @@ def test_fastestv2_by_a_slow_sum():
             if t.positive[b, i]:
                 ciou = complete_box_iou(torch.tensor(boxes[b, i])[None].float(), t.boxes[b, i][None]).item()
                 wanted = max(0, ciou)
-                totals[level, :3] += 1-ciou, math.log(sum(math.exp(u) for u in v[15:])) - v[15+t.labels[b, i]], 1
+                totals[level, :3] += 1-ciou, math.log(sum(math.exp(u) for u in v[15:])) - v[15+t.labels[b, i].item()], 1
             totals[level, 3] += softplus(v[12+a]) - wanted*v[12+a]
     count = [2*3*6*6, 2*3*3*3]
     hand = [3.2*sum(r[0]/r[2] for r in totals), 32/NC*sum(r[1]/r[2] for r in totals), 64*(totals[0, 3]/count[0] + .4*totals[1, 3]/count[1])]
@@ -239,7 +239,7 @@ def test_yolox_by_a_slow_sum():
             g = t.boxes[b, i].tolist()
             over = iou(boxes[b, i], g)
             n, box = n+1, box + 5*(1-over**2)
-            cls += sum(softplus(v[5+c]) - (c == t.labels[b, i])*over*v[5+c] for c in range(NC)).item()
+            cls += sum(softplus(v[5+c]) - (c == t.labels[b, i].item())*over*v[5+c] for c in range(NC))
             wanted = (g[0]+g[2])/2/s-x, (g[1]+g[3])/2/s-y, math.log((g[2]-g[0])/s), math.log((g[3]-g[1])/s)
             l1 += sum(abs(p-q) for p, q in zip(v[:4], wanted, strict=True))
     criterion = criterion_for(model)
