@@ -80,6 +80,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'livestock_nb.criteria.YoloxLoss.losses': ( 'criteria.html#yoloxloss.losses',
                                                                                    'livestock_nb/criteria.py'),
                                        'livestock_nb.criteria.assign_batch': ('criteria.html#assign_batch', 'livestock_nb/criteria.py'),
+                                       'livestock_nb.criteria.check_parts': ('criteria.html#check_parts', 'livestock_nb/criteria.py'),
                                        'livestock_nb.criteria.criterion_for': ('criteria.html#criterion_for', 'livestock_nb/criteria.py'),
                                        'livestock_nb.criteria.decode_maps': ('criteria.html#decode_maps', 'livestock_nb/criteria.py'),
                                        'livestock_nb.criteria.family_of': ('criteria.html#family_of', 'livestock_nb/criteria.py'),

@@ -6,16 +6,16 @@
 __all__ = ['SWITCHES', 'CRITERIA', 'family_of', 'gold_boxes', 'decode_maps', 'Criterion', 'head_places', 'assign_batch',
            'smooth_positive', 'positive_box_loss', 'split_anchor_maps', 'Yolov4Loss', 'Fastestv2Loss', 'YoloxLoss',
            'raw_targets', 'NanodetLoss', 'criterion_for', 'other_box_loss', 'other_class_loss', 'switch_losses',
-           'using']
+           'using', 'check_parts']
 
-# %% ../nbs/07d_criteria.ipynb #c002
+# %% ../nbs/07d_criteria.ipynb #c003
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-from .assigners import ASSIGNERS, Places, Targets, check_assigner, chosen_assigner, grid_places
+from .assigners import ASSIGNERS, FITS, Places, Targets, check_assigner, chosen_assigner, grid_places
 from .data import InputError
 from .losses import BOX_LOSSES, CLASS_LOSSES, box_loss, class_loss, smooth_labels
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel
     from ultralytics.utils.loss import v8DetectionLoss
 
-# %% ../nbs/07d_criteria.ipynb #c007
+# %% ../nbs/07d_criteria.ipynb #c008
 def family_of(
     model:'DetectionModel'
 ) -> str:  # a key of `FITS`, or one that has its own ways, such as rtdetr
@@ -32,7 +32,7 @@ def family_of(
     family = (getattr(model, 'yaml', None) or {}).get('family') or getattr(model.model[-1], 'family', '')
     return family or ('ultralytics' if type(model.model[-1]).__name__ in ('Detect', 'v10Detect') else type(model.model[-1]).__name__)
 
-# %% ../nbs/07d_criteria.ipynb #c010
+# %% ../nbs/07d_criteria.ipynb #c011
 def gold_boxes(
     batch:dict, # as ultralytics' datasets give it: batch_idx (m,), cls (m, 1), bboxes (m, 4), xywh as fractions
     n:int, # images
@@ -48,7 +48,7 @@ def gold_boxes(
     real = (wh > 0).all(1)
     return [(boxes[at], rows[at, 1].long()) for at in ((rows[:, 0] == i) & real for i in range(n))]
 
-# %% ../nbs/07d_criteria.ipynb #c012
+# %% ../nbs/07d_criteria.ipynb #c013
 def decode_maps(
     head:'nn.Module',
     maps:list['Tensor']  # raw, a level each
@@ -60,10 +60,10 @@ def decode_maps(
     xy, half = xywh[..., :2], xywh[..., 2:].clamp(min=.01)/2  # no box without area, whose overlap has no slope
     return torch.cat([xy-half, xy+half], -1), scores
 
-# %% ../nbs/07d_criteria.ipynb #c014
+# %% ../nbs/07d_criteria.ipynb #c015
 SWITCHES = dict(assigner='', box='', cls='', smoothing=0.)  # what `using` has switched on
 
-# %% ../nbs/07d_criteria.ipynb #c015
+# %% ../nbs/07d_criteria.ipynb #c016
 class Criterion:
     "What the criteria of our own heads share; each has `losses`."
     names, kinds = ('box_loss', 'cls_loss', 'obj_loss'), dict(box='ciou', cls='bce')
@@ -89,7 +89,7 @@ class Criterion:
             losses = torch.stack(self.losses(preds, gold))
         return losses*n, dict(zip(self.names, losses.detach(), strict=True))
 
-# %% ../nbs/07d_criteria.ipynb #c016
+# %% ../nbs/07d_criteria.ipynb #c017
 def head_places(
     head:'nn.Module',
     maps:list['Tensor']  # raw, a level each
@@ -99,7 +99,7 @@ def head_places(
     places = grid_places([t.shape[-2:] for t in maps], head.stride.tolist(), anchors, getattr(head, 'at', .5))
     return Places(*(v.to(maps[0].device) for v in places))
 
-# %% ../nbs/07d_criteria.ipynb #c017
+# %% ../nbs/07d_criteria.ipynb #c018
 def assign_batch(
     criterion:Criterion,
     places:Places,
@@ -113,7 +113,7 @@ def assign_batch(
     rows = [criterion.rule(places, *g, criterion.head.nc, b, s) for g, b, s in zip(gold, boxes, scores, strict=True)]
     return Targets(*(torch.stack(v) for v in zip(*rows, strict=True)))
 
-# %% ../nbs/07d_criteria.ipynb #c018
+# %% ../nbs/07d_criteria.ipynb #c019
 def smooth_positive(
     wanted:'Tensor', # (…, classes) between 0 and 1
     amount:float  # see `smooth_labels`
@@ -121,7 +121,7 @@ def smooth_positive(
     "`smooth_labels` where something is. Elsewhere 0 stays 0: of thousands of empty places, each would want a little of every class."
     return smooth_labels(wanted, amount).where((wanted > 0).any(-1, keepdim=True), wanted)
 
-# %% ../nbs/07d_criteria.ipynb #c019
+# %% ../nbs/07d_criteria.ipynb #c020
 def positive_box_loss(
     criterion:Criterion,
     places:Places,
@@ -132,7 +132,7 @@ def positive_box_loss(
     stride = places.strides.expand(targets.positive.shape)[targets.positive][:, None]
     return box_loss(boxes[targets.positive]/stride, targets.boxes[targets.positive]/stride, criterion.kinds['box'])
 
-# %% ../nbs/07d_criteria.ipynb #c021
+# %% ../nbs/07d_criteria.ipynb #c022
 def split_anchor_maps(
     head:'nn.Module',
     maps:list['Tensor']  # raw, a level each
@@ -150,7 +150,7 @@ def split_anchor_maps(
         obj.append(o.flatten(1))
     return torch.cat(obj, 1), torch.cat(cls, 1)
 
-# %% ../nbs/07d_criteria.ipynb #c022
+# %% ../nbs/07d_criteria.ipynb #c023
 class Yolov4Loss(Criterion):
     """.07·Σ CIoU + Σ BCE of objectness + Σ BCE of classes, over the positives' number; unassigned places with IoU > `ignore` are left out.
     Source: Bochkovskiy et al. 2020 (arXiv:2004.10934), section 3.4, and `iou_normalizer`, `ignore_thresh` of its yolov4.cfg."""
@@ -166,7 +166,7 @@ class Yolov4Loss(Criterion):
         box = .07*positive_box_loss(self, places, boxes, t).sum()
         return box/n, class_loss(cls[t.positive], wanted, self.kinds['cls']).sum()/n, class_loss(obj[here], t.positive[here].float()).sum()/n
 
-# %% ../nbs/07d_criteria.ipynb #c024
+# %% ../nbs/07d_criteria.ipynb #c025
 class Fastestv2Loss(Criterion):
     """3.2·CIoU + 64·BCE of objectness + 32/nc·cross-entropy of a softmax, each the mean over a level, added up over levels; objectness of the levels
     counts 1 and .4. Source: github.com/dog-qiuqiu/Yolo-FastestV2 (no paper), after YOLOv5 (github.com/ultralytics/yolov5)."""
@@ -194,7 +194,7 @@ class Fastestv2Loss(Criterion):
             classes = classes + cross_entropy(cls[t.positive][at], t.labels[t.positive][at], label_smoothing=self.smoothing)
         return 3.2*box, 32/self.head.nc*classes, 64*objectness
 
-# %% ../nbs/07d_criteria.ipynb #c026
+# %% ../nbs/07d_criteria.ipynb #c027
 class YoloxLoss(Criterion):
     """5·(1 − IoU²) + BCE of objectness (at all places) + BCE of classes, whose wanted score is the overlap, each over the positives' number; L1 of
     the raw box in the epochs without mosaic. Source: Ge et al. 2021 (arXiv:2107.08430), section 2.1, and yolo_head.py of its repository."""
@@ -213,7 +213,7 @@ class YoloxLoss(Criterion):
     @property
     def closing(self) -> bool: return self.updates >= self.args.get('epochs', 1) - self.args.get('close_mosaic', 0)
 
-# %% ../nbs/07d_criteria.ipynb #c027
+# %% ../nbs/07d_criteria.ipynb #c028
 def raw_targets(
     places:Places,
     targets:Targets
@@ -225,7 +225,7 @@ def raw_targets(
     low, high = targets.boxes[targets.positive].split(2, 1)
     return torch.cat([((low+high)/2-corner)/stride, ((high-low)/stride).log()], 1)
 
-# %% ../nbs/07d_criteria.ipynb #c029
+# %% ../nbs/07d_criteria.ipynb #c030
 class NanodetLoss(Criterion):
     """QFL over the positives' number + 2·GIoU + .25·DFL, both weighed by the place's largest score, over the sum of weights; the guide's likewise.
     Source: Li et al. 2020 (arXiv:2006.04388), section 3.3 and its GFL head; weights of github.com/RangiLyu/nanodet (no paper)."""
@@ -256,10 +256,10 @@ class NanodetLoss(Criterion):
         qfl = class_loss(cls, smooth_positive(t.scores, self.smoothing), self.kinds['cls']).sum()/at.sum().clamp(min=1)
         return 2*(weight*positive_box_loss(self, places, boxes, t)).sum()/total, qfl, .25*(weight*dfl).sum()/total
 
-# %% ../nbs/07d_criteria.ipynb #c031
+# %% ../nbs/07d_criteria.ipynb #c032
 CRITERIA = {'yolov4': Yolov4Loss, 'fastestv2': Fastestv2Loss, 'yolox': YoloxLoss, 'nanodet': NanodetLoss, 'nanodet-plus': NanodetLoss}
 
-# %% ../nbs/07d_criteria.ipynb #c032
+# %% ../nbs/07d_criteria.ipynb #c033
 def criterion_for(
     model:'DetectionModel'  # whose last layer is a head of ours
 ) -> Criterion:
@@ -268,7 +268,7 @@ def criterion_for(
     if family not in CRITERIA: raise InputError(f'There is no criterion for detectors of the family {family!r}, but for {", ".join(CRITERIA)}.')
     return CRITERIA[family](model)
 
-# %% ../nbs/07d_criteria.ipynb #c036
+# %% ../nbs/07d_criteria.ipynb #c037
 def other_box_loss(
     bins:int, # of a side's distribution
     kind:str  # one of `BOX_LOSSES`
@@ -283,7 +283,7 @@ def other_box_loss(
             return (each*target_scores[fg_mask].sum(-1)).sum()/target_scores_sum, dfl
     return OtherBoxLoss(bins)
 
-# %% ../nbs/07d_criteria.ipynb #c037
+# %% ../nbs/07d_criteria.ipynb #c038
 def other_class_loss(
     logits:'Tensor', # (images, places, classes)
     wanted:'Tensor', # likewise
@@ -293,7 +293,7 @@ def other_class_loss(
     "In place of ultralytics' cross-entropy."
     return class_loss(logits, smooth_positive(wanted, smoothing), kind)
 
-# %% ../nbs/07d_criteria.ipynb #c038
+# %% ../nbs/07d_criteria.ipynb #c039
 def switch_losses(
     criterion:'v8DetectionLoss',
     switches:dict, # see `SWITCHES`
@@ -307,7 +307,7 @@ def switch_losses(
     if switches['cls'] or switches['smoothing']:
         criterion.bce = partial(other_class_loss, kind=switches['cls'] or 'bce', smoothing=switches['smoothing'])
 
-# %% ../nbs/07d_criteria.ipynb #c039
+# %% ../nbs/07d_criteria.ipynb #c040
 @contextmanager
 def using(
     assigner:str='', # a key of `ASSIGNERS`; '' for the head's own
@@ -326,3 +326,13 @@ def using(
         start(self, model, tal_topk, tal_topk2)
         switch_losses(self, switches, one_to_one=tal_topk2 == 1)
     with patch.dict(SWITCHES, switches), patch.object(v8DetectionLoss, '__init__', begin): yield
+
+# %% ../nbs/07d_criteria.ipynb #c042
+def check_parts(
+    model:'DetectionModel'
+) -> None:
+    "Raises `InputError` where something is switched on that this detector's criterion would not heed, or that does not fit its head."
+    on, family = ', '.join(f'{k} {v}' for k, v in SWITCHES.items() if v), family_of(model)
+    if on and family not in FITS:
+        raise InputError(f'A detector of the family {family!r} has an assigner and losses of its own: {on} would change nothing, so leave it out.')
+    if on: check_assigner(SWITCHES['assigner'], family)

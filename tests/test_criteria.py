@@ -11,6 +11,7 @@ from torch import nn
 from livestock_nb.criteria import (
     CRITERIA,
     SWITCHES,
+    check_parts,
     criterion_for,
     decode_maps,
     family_of,
@@ -381,3 +382,12 @@ def test_what_makes_no_sense():
     with using(cls='focal'), pytest.raises(InputError, match='softmax'): criterion_for(fake_model('fastestv2'))
     with using(assigner='hungarian'), pytest.raises(InputError, match='set prediction'): ultralytics_case()[0].init_criterion()
     assert family_of(ultralytics_case()[0]) == 'ultralytics' and family_of(fake_model('yolox')) == 'yolox'
+
+
+def test_what_would_change_nothing():
+    for family, switches in (('rtdetr', dict(box='giou')), ('faster-rcnn', dict(smoothing=.1)), ('rtdetr', dict(assigner='atss'))):
+        model = SimpleNamespace(model=[None], yaml=dict(family=family))
+        with using(**switches), pytest.raises(InputError, match='would change nothing'): check_parts(model)
+    with using(assigner='atss'), pytest.raises(InputError, match='sigmoid'): check_parts(fake_model('yolov4'))
+    with using(assigner='atss', box='giou'): check_parts(fake_model('yolox'))
+    check_parts(SimpleNamespace(model=[None], yaml=dict(family='rtdetr')))
