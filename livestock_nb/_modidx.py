@@ -475,6 +475,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'livestock_nb.review.link_suspects': ('review.html#link_suspects', 'livestock_nb/review.py'),
                                      'livestock_nb.review.load_suspects': ('review.html#load_suspects', 'livestock_nb/review.py'),
                                      'livestock_nb.review.mending_worth': ('review.html#mending_worth', 'livestock_nb/review.py'),
+                                     'livestock_nb.review.most_overlapping': ('review.html#most_overlapping', 'livestock_nb/review.py'),
                                      'livestock_nb.review.order_suspects': ('review.html#order_suspects', 'livestock_nb/review.py'),
                                      'livestock_nb.review.page_decision': ('review.html#page_decision', 'livestock_nb/review.py'),
                                      'livestock_nb.review.page_view': ('review.html#page_view', 'livestock_nb/review.py'),

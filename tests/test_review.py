@@ -39,6 +39,7 @@ from livestock_nb.review import (
     write_sheet,
 )
 
+WORDS = lambda v: v if isinstance(v, str) else ""  # what a test case is called
 NASTY = "<img src=x onerror=alert(1)>.jpg"
 
 
@@ -55,7 +56,8 @@ def farm(tmp_path: Path):
                           for n, w, h in (("a.jpg", 640, 360), ("b.jpg", 2400, 1500), (NASTY, 300, 200))])
     boxes = box_table([cow(10), cow(150), cow(300, label="pig"), cow(450, 200), cow(5, image=NASTY), cow(1000, -4, "b.jpg")])
     suspects = pd.DataFrame([
-        cow(300, label="pig", kind="wrong class", probability=.9), cow(540, 100, kind="missing", probability=.8), cow(150, kind="misplaced", probability=.5),
+        cow(300, label="pig", kind="wrong class", probability=.9), cow(540, 100, kind="missing", probability=.8),
+        cow(150, kind="misplaced", probability=.5),
         cow(5, image=NASTY, kind="nothing", probability=.6), cow(1000, 0, "b.jpg", y2=56, kind="misplaced", probability=.2)])
     return images, boxes, suspects
 
@@ -90,7 +92,7 @@ def test_a_suspect_finds_its_label_though_that_was_clipped(farm, asked):
 
 @pytest.mark.parametrize("row, why", [
     (cow(10, image="gone.jpg", kind="missing"), "not in the tables"), (cow(10, label="goat", kind="missing"), "label is unknown"),
-    (cow(np.nan, kind="missing"), "no place"), (cow(60, 150, kind="nothing"), "is gone")], ids=lambda v: v if isinstance(v, str) else "")
+    (cow(np.nan, kind="missing"), "no place"), (cow(60, 150, kind="nothing"), "is gone")], ids=WORDS)
 def test_a_bad_suspect_is_named_and_the_others_stay(farm, row: dict, why: str):
     linked, problems = link_suspects(pd.concat([farm[2], pd.DataFrame([row])]), *farm[:2])
     assert len(linked) == len(farm[2]) and why in problems.detail.item()
@@ -122,7 +124,8 @@ def test_a_false_box_that_becomes_a_hit_is_worth_what_scoring_again_gives():
 def test_worth_by_kind_is_the_difference_that_mending_makes():
     boxes = box_table([cow(10), cow(150), cow(300, label="pig"), cow(450, 200)])
     found = box_table([cow(10, confidence=.9), cow(170, confidence=.8), cow(300, confidence=.7), cow(540, 100, confidence=.6)])
-    rows = pd.DataFrame([cow(540, 100, kind="missing"), cow(150, kind="misplaced"), cow(450, 200, kind="nothing"), cow(300, label="pig", kind="wrong class")])
+    rows = pd.DataFrame([cow(540, 100, kind="missing"), cow(150, kind="misplaced"), cow(450, 200, kind="nothing"),
+                         cow(300, label="pig", kind="wrong class")])
     hits = np.array([1, 0, 0, 0], bool)  # of the cows' predictions, most confident first; 3 cows and 1 pig are labelled
     as_is = exact_ap(hits, 3)
     flip = lambda k: hits | (np.arange(4) == k)
@@ -171,8 +174,9 @@ def test_a_decision_is_on_disk_with_its_source_and_number(tmp_path, asked):
 
 @pytest.mark.parametrize("bad, why", [
     (dict(action="bless"), "not one of"), (dict(action="keep", image=""), "no image"), (dict(action="drop", image="a.jpg"), "no box"),
-    (cow(0, action="keep", box="b", label="goat"), "goat"), (cow(0, action="draw", x2=0.5), "x1 < x2"), (cow(0, action="draw", y1=float("nan")), "corners"),
-    (cow(0, action="draw", x1="wide"), "not four numbers"), (dict(action="undo"), "names no decision")], ids=lambda v: v if isinstance(v, str) else "")
+    (cow(0, action="keep", box="b", label="goat"), "goat"), (cow(0, action="draw", x2=0.5), "x1 < x2"),
+    (cow(0, action="draw", y1=float("nan")), "corners"), (cow(0, action="draw", x1="wide"), "not four numbers"),
+    (dict(action="undo"), "names no decision")], ids=WORDS)
 def test_what_is_no_decision_is_refused_and_not_written(tmp_path, bad: dict, why: str):
     with pytest.raises(InputError, match=why): add_decision(tmp_path/"j.jsonl", **bad)
     assert not (tmp_path/"j.jsonl").exists()
@@ -197,8 +201,10 @@ def test_a_line_that_was_cut_off_is_named_and_costs_nothing_else(tmp_path, asked
     assert len(problems) == lost and (not lost or "line 3" in problems.detail.item())
 
 
-@pytest.mark.parametrize("line", ["[1]", "{}", '{"id": "x", "action": "keep"}', "\udcff", '{"id": 1, "action": "draw", "image": "a.jpg", "label": "cow"}',
-                                  '{"id": 5, "action": "draw", "image": "a.jpg", "label": "cow", "x1": 1e999, "y1": 0, "x2": 5, "y2": 5}', "["*100_000])
+@pytest.mark.parametrize("line", [
+    "[1]", "{}", '{"id": "x", "action": "keep"}', "\udcff", '{"id": 1, "action": "draw", "image": "a.jpg", "label": "cow"}',
+    '{"id": 5, "action": "draw", "image": "a.jpg", "label": "cow", "x1": 1e999, "y1": 0, "x2": 5, "y2": 5}', "["*100_000],
+    ids=["list", "nothing", "id", "bytes", "no corners", "infinite", "deep"])
 def test_bad_lines_are_named_and_good_ones_stay(tmp_path, asked, line: str):
     path = tmp_path/"j.jsonl"
     path.write_bytes(line.encode("utf-8", "surrogateescape") + b"\n\n")
@@ -305,10 +311,13 @@ def test_applying_twice_and_in_another_row_order_changes_nothing_more(tmp_path, 
 
 
 @pytest.mark.parametrize("box, over, gone, why", [
-    (cow(0, source="silver"), cow(20), True, "silver gives way to a human box on it"), (cow(0, source="silver"), cow(70), False, "beside it it stays"),
-    (cow(0), cow(2), True, "gold gives way to a new human box that is the same"), (cow(0), cow(25), False, "a gold neighbour stays"),
-    (cow(0, source="silver", ignore=True), cow(20), True, "a region to ignore gives way as well"), (cow(0, source="human"), cow(1), False, "people do not"),
-    (cow(0, source="silver", image="b.jpg"), cow(0), False, "in another image nothing gives way")], ids=lambda v: v if isinstance(v, str) else "")
+    (cow(0, source="silver"), cow(20), True, "silver gives way to a human box on it"),
+    (cow(0, source="silver"), cow(70), False, "beside it it stays"),
+    (cow(0), cow(2), True, "gold gives way to a new human box that is the same"),
+    (cow(0), cow(25), False, "a gold neighbour stays"),
+    (cow(0, source="silver", ignore=True), cow(20), True, "a region to ignore gives way as well"),
+    (cow(0, source="human"), cow(1), False, "people do not"),
+    (cow(0, source="silver", image="b.jpg"), cow(0), False, "in another image nothing gives way")], ids=WORDS)
 def test_human_outranks_gold_outranks_silver(tmp_path, box: dict, over: dict, gone: bool, why: str):
     path, boxes = tmp_path/"j.jsonl", box_table([box, cow(300), cow(500)])
     add_decision(path, action="draw", **over)
@@ -407,7 +416,8 @@ def test_what_is_no_sheet_is_refused(tmp_path, farm, data: bytes|None):
 def test_file_names_that_are_formulas_survive_a_sheet(tmp_path):
     name = "=cmd|' /C calc'!A0.jpg"
     images = image_table([dict(image=name, species="cow", width=640, height=360)])
-    asked = order_suspects(link_suspects(pd.DataFrame([cow(5, image=name)]), images, box_table([cow(300, image=name)]))[0], box_table([cow(300, image=name)]))
+    boxes = box_table([cow(300, image=name)])
+    asked = order_suspects(link_suspects(pd.DataFrame([cow(5, image=name)]), images, boxes)[0], boxes)
     sheet = write_sheet(asked, decision_table([]), tmp_path/"sheet.csv")
     assert "'=cmd" in sheet.read_text(encoding="utf-8-sig")
     fill(sheet, {0: dict(action="keep")})
@@ -456,16 +466,17 @@ def test_all_answered_and_nothing_to_ask(tmp_path, farm, asked):
     images, boxes, _ = farm
     hand = Hand(review(images, boxes, asked, tmp_path/"j.jsonl"))
     for _ in range(5): view = hand("drop")
-    assert view["answered"] == 5 and "All are answered" in view["said"] and all(b["state"] == "dropped" for b in view["boxes"] if b["box"] == view["target"])
+    assert view["answered"] == 5 and "All are answered" in view["said"]
+    assert [b["state"] for b in view["boxes"] if b["box"] == view["target"]] == ["dropped"]
     assert hand("undo")["answered"] == 4
     empty = Hand(review(images, boxes, asked[:0], tmp_path/"none.jsonl"))
     assert empty("keep")["said"].startswith("There is nothing to review")
 
 
 @pytest.mark.parametrize("message", [
-    {}, dict(action="bless"), dict(action="keep", box="gone"), dict(action="move", corners="all", label="cow"), dict(action="draw", corners=[1, 2], label="cow"),
-    dict(action="draw", corners=[1, 2, 9, 9], label="goat"), dict(action="draw", corners=[None]*4, label="cow"), dict(action="move", corners=[5, 5, 5, 5], label="cow")],
-    ids=str)
+    {}, dict(action="bless"), dict(action="keep", box="gone"), dict(action="move", corners="all", label="cow"),
+    dict(action="draw", corners=[1, 2], label="cow"), dict(action="draw", corners=[1, 2, 9, 9], label="goat"),
+    dict(action="draw", corners=[None]*4, label="cow"), dict(action="move", corners=[5, 5, 5, 5], label="cow")], ids=str)
 def test_a_message_that_makes_no_sense_is_said_and_not_saved(tmp_path, farm, asked, message: dict):
     hand = Hand(review(*farm[:2], asked, tmp_path/"j.jsonl"))
     before = hand.reviewer.view
