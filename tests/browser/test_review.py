@@ -37,7 +37,8 @@ Path('asked.json').write_text(asked[['image', 'box', *CORNERS]].to_json(orient='
 
 def notebook(folder):
     cells = [nbformat.v4.new_code_cell(s, id=f'c{i}') for i, s in enumerate((SETUP.strip(), ASK.strip(), 'reviewer'))]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder/'review_here.ipynb')
+    kernel = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'))  # else JupyterLab asks for one
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder/'review_here.ipynb')
     return folder/'review_here.ipynb'
 
 
