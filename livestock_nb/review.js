@@ -56,7 +56,7 @@ function render({ model, el }) {
   function frame() {  // the part of the image that is shown
     const c = view.boxes.find(b => b.box === view.target)?.corners
     if (!zoom || !c) return [0, 0, view.width, view.height]
-    const width = Math.min(view.width, Math.max(3 * (c[2] - c[0]), 3 * (c[3] - c[1]) * view.width / view.height)), height = width * view.height / view.width
+    const width = Math.min(view.width, Math.max(2 * (c[2] - c[0]), 2 * (c[3] - c[1]) * view.width / view.height)), height = width * view.height / view.width
     const inside = (middle, size, all) => Math.max(0, Math.min(all - size, middle - size / 2))
     return [inside((c[0] + c[2]) / 2, width, view.width), inside((c[1] + c[3]) / 2, height, view.height), width, height]
   }

@@ -310,21 +310,21 @@ def apply_decisions(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # a `boxes` table; changes, as in `CHANGES`
     """The table with the answers in it. A human box that was another keeps the `raw_*` of that one; a box that people did not touch stays as it is.
     Nothing of `boxes` is lost: what is no longer there is in the changes, and without the decision it is back."""
-    said = last_words(decisions)
-    old = boxes.assign(box=box_keys(boxes), was=boxes.source)
-    answered = pd.MultiIndex.from_frame(old[['image', 'box']]).isin(pd.MultiIndex.from_frame(said[['image', 'box']]))
+    said, old, pairs = last_words(decisions), boxes.assign(box=box_keys(boxes), was=boxes.source), lambda df: pd.MultiIndex.from_frame(df[['image', 'box']])
+    rest = old[~pairs(old).isin(pairs(said))]
     before = said[['image', 'box']].merge(old, 'left', on=['image', 'box']).set_index(said.index)
-    had = before.source.notna()
-    now = said.assign(confidence=1., ignore=False, source='human', **{f'raw_{c}': before[f'raw_{c}'].fillna(said[c]) for c in CORNERS})
-    as_is = had & (said.action == 'keep')
+    as_is = before.source.notna() & (said.action == 'keep')
+    now = said.assign(confidence=1., ignore=False, source='human', was=before.source.fillna(''), as_is=as_is)
+    now = now.assign(**{f'raw_{c}': before[f'raw_{c}'].fillna(said[c]) for c in CORNERS})
     now.loc[as_is, ['label', *CORNERS]] = before.loc[as_is, ['label', *CORNERS]]
-    there, rest = now.action != 'drop', old[~answered]
-    places = said.fillna({c: before[c] for c in CORNERS})
-    nothing = places[~there & ~places.box.str.startswith('drawn ')].dropna(subset=CORNERS)
+    now = now.fillna({c: before[c] for c in CORNERS})
+    applied = pairs(now.assign(box=box_keys(now))).isin(pairs(rest[rest.source == 'human']))  # `boxes` may have this answer in them already
+    now = now[~applied | (now.action == 'drop')]
+    there, as_is, nothing = now.action != 'drop', now.as_is, now[(now.action == 'drop') & ~now.box.str.startswith('drawn ')].dropna(subset=CORNERS)
     gone = gives_way(rest, now[there & ~as_is], now[as_is], nothing)
-    changes = pd.concat([now.assign(was=before.source.fillna('')), rest[gone].assign(id=0, action='gives way')])
-    parts = [p for p in (rest[~gone], now[there]) if len(p)]
+    changes = pd.concat([now, rest[gone].assign(id=0, action='gives way')])
     changes = changes.reindex(columns=list(CHANGES)).astype(CHANGES).sort_values(['image', 'box'], ignore_index=True)
+    parts = [p for p in (rest[~gone], now[there]) if len(p)]
     return box_table(pd.concat(parts) if parts else boxes[:0]), changes
 
 # %% ../nbs/11c_review.ipynb #c047
@@ -482,7 +482,12 @@ def read_decisions(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # decisions; problems
     "The answers there are, from either; none where there is no file."
     if path is None: return decision_table([]), problem_table([])
-    return read_sheet(path, images) if path.suffix.lower() == '.csv' else read_journal(path)
+    if path.suffix.lower() == '.csv': return read_sheet(path, images)
+    decisions, problems = read_journal(path)
+    ours = decisions.image.isin(images.image) | (decisions.action == 'undo')
+    rows = [dict(image=n, kind='decision', detail=f'{k} decisions, but the image is not in the tables', action='left out')
+            for n, k in decisions.image[~ours].value_counts().items()]
+    return decisions[ours], problem_table([*problems.to_dict('records'), *rows])
 
 # %% ../nbs/11c_review.ipynb #c067
 def add_sheet(
@@ -619,8 +624,9 @@ def take_answer(
     d = page_decision(message, s.image, reviewer.shown, reviewer.size)
     as_it_stands = d['action'] == 'keep' and reviewer.shown[d['box']]['action'] in ('move', 'draw', 'keep')
     if not as_it_stands: d = add_decision(journal, **d)
-    if d['action'] in ('move', 'draw') and not as_it_stands: return reviewer.at, d['box'], f'Saved: {d["action"]}. Enter goes on.'
-    return (None, '', '') if d['box'] == s.box else (reviewer.at, '', f'Saved: {d["action"]}')
+    on = 'Enter goes on.' if d['box'] == s.box else 'Enter goes back to the suspect.'
+    if d['action'] in ('move', 'draw'): return reviewer.at, d['box'], f'Saved: {d["action"]}. {on}'
+    return (None, '', '') if d['box'] == s.box else (reviewer.at, '', '' if as_it_stands else f'Saved: {d["action"]}.')
 
 # %% ../nbs/11c_review.ipynb #c077
 NOTHING = dict.fromkeys(['image', 'target', 'chosen', 'what', 'label', 'score'], '') | dict.fromkeys(['answered', 'total', 'skipped'], 0) | dict(

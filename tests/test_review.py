@@ -304,6 +304,8 @@ def test_answers_become_human_boxes_that_keep_where_they_came_from(tmp_path, far
 def test_applying_twice_and_in_another_row_order_changes_nothing_more(tmp_path, farm, asked):
     path = tmp_path/"j.jsonl"
     for i, action in enumerate(("keep", "drop", "keep")): say(path, asked.iloc[i], action)
+    say(path, asked.iloc[3], "move", x1=3, x2=80)
+    add_decision(path, action="draw", **cow(200, 250))
     decisions, boxes = read_journal(path)[0], farm[1]
     once = apply_decisions(boxes, decisions)[0]
     pd.testing.assert_frame_equal(apply_decisions(once, decisions)[0], once)
@@ -337,6 +339,14 @@ def test_silver_does_not_come_back_where_people_saw_nothing(tmp_path, asked):
     say(path, s, "drop")
     later = box_table([cow(10), cow(545, 102, source="silver", confidence=.9), cow(300, 200, source="silver")])
     assert apply_decisions(later, read_journal(path)[0])[0].x1.tolist() == [10, 300]
+
+
+def test_answers_about_images_that_are_not_there_are_named(tmp_path, farm):
+    for image in ("a.jpg", "gone.jpg", "gone.jpg"): add_decision(tmp_path/"j.jsonl", action="draw", **cow(200, 250, image))
+    decisions, problems = read_decisions(tmp_path/"j.jsonl", farm[0])
+    assert decisions.image.tolist() == ["a.jpg"] and problems[["image", "detail"]].values.tolist() == [
+        ["gone.jpg", "2 decisions, but the image is not in the tables"]]
+    assert not len(read_decisions(None, farm[0])[0]) and not len(read_decisions(tmp_path/"none.jsonl", farm[0])[0])
 
 
 # where one stands
