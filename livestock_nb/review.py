@@ -310,7 +310,8 @@ def apply_decisions(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # a `boxes` table; changes, as in `CHANGES`
     """The table with the answers in it. A human box that was another keeps the `raw_*` of that one; a box that people did not touch stays as it is.
     Nothing of `boxes` is lost: what is no longer there is in the changes, and without the decision it is back."""
-    said, old, pairs = last_words(decisions), boxes.assign(box=box_keys(boxes), was=boxes.source), lambda df: pd.MultiIndex.from_frame(df[['image', 'box']])
+    said, old = last_words(decisions), boxes.assign(box=box_keys(boxes), was=boxes.source)
+    pairs = lambda df: pd.MultiIndex.from_frame(df[['image', 'box']])
     rest = old[~pairs(old).isin(pairs(said))]
     before = said[['image', 'box']].merge(old, 'left', on=['image', 'box']).set_index(said.index)
     as_is = before.source.notna() & (said.action == 'keep')
