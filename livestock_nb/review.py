@@ -35,7 +35,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from .browse import figure_jpeg, has_front_end
-from .data import CORNERS, SPECIES, InputError, box_table, clip_boxes, load_table, read_images, save_text, whole_file
+from .data import CORNERS, SPECIES, InputError, box_table, clip_boxes, load_table, read_images, save_text, text_path, whole_file
 from .errors import nearest, show_crops
 from .intake import problem_table
 from .score import average_precision, match_table, overlap
@@ -357,7 +357,7 @@ def pixels(
     row:pd.Series  # a row of `images`
 ) -> np.ndarray:  # (height, width, 3) RGB, uint8
     "`read_image`, with an `InputError` for everything that can go wrong."
-    got = next(read_images(pd.DataFrame([row])))[1] if Path(row['zip']).exists() else InputError(f'{row["zip"]} is missing')
+    got = next(read_images(pd.DataFrame([row])))[1] if text_path(row['zip']).exists() else InputError(f'{row["zip"]} is missing')
     if isinstance(got, InputError): raise got
     return got
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from livestock_nb.data import CORNERS, InputError, box_table, image_table, load_table
+from livestock_nb.data import CORNERS, InputError, box_table, image_table, load_table, path_text
 from livestock_nb.review import (
     add_decision,
     add_sheet,
@@ -27,6 +27,7 @@ from livestock_nb.review import (
     mending_worth,
     order_suspects,
     picture_jpeg,
+    pixels,
     plain_cell,
     queue,
     read_decisions,
@@ -508,6 +509,15 @@ def test_a_large_picture_is_sent_small_and_its_boxes_stay_in_its_own_frame(tmp_p
     view = review(images, boxes, asked[asked.image == "b.jpg"].reset_index(drop=True), tmp_path/"j.jsonl").view
     assert (view["width"], view["height"]) == (2400, 1500) and view["boxes"][0]["corners"][0] == 1000
     assert picture_jpeg(row.replace(str(tmp_path), "/gone"))[:2] == b"\xff\xd8"  # a picture that cannot be read is grey
+
+
+def test_a_folder_whose_name_is_no_utf8_has_pictures(tmp_path, farm):
+    odd = tmp_path/os.fsdecode("소".encode("cp949"))
+    odd.mkdir()
+    (tmp_path/"a.jpg").rename(odd/"a.jpg")
+    row = farm[0][farm[0].image == "a.jpg"].iloc[0]
+    assert pixels(row.replace(str(tmp_path), path_text(odd))).mean() == pytest.approx(99, abs=2)
+    with pytest.raises(InputError, match="missing"): pixels(row.replace(str(tmp_path), "/gone"))
 
 
 def test_where_no_widgets_run_there_is_a_picture(tmp_path, farm, asked):
