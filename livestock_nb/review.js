@@ -83,8 +83,15 @@ function render({ model, el }) {
 
   function send(action, more = {}) {
     if (waiting) return
-    waiting = setTimeout(() => { waiting = 0; said.textContent = 'No answer from the kernel: run the cell again. What was saved is kept.' }, 5000)
+    root.classList.add('waiting')
+    waiting = setTimeout(() => { rest(); said.textContent = 'No answer from the kernel: run the cell again. What was saved is kept.' }, 5000)
     model.send({ action, turn: view.turn, box: chosen, ...more })
+  }
+
+  function rest() {
+    clearTimeout(waiting)
+    waiting = 0
+    root.classList.remove('waiting')
   }
 
   function act(action) {
@@ -152,8 +159,7 @@ function render({ model, el }) {
   root.onkeyup = event => { if (ARROWS[event.key] && edit && !drag) save() }
 
   function show() {
-    clearTimeout(waiting)
-    waiting = 0
+    rest()
     view = model.get('view')
     chosen = view.chosen
     drawing = false
