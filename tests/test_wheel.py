@@ -44,7 +44,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_carries_notebooks_and_configs(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
     configs = [f"configs/{name}.yaml" for name in ("demo", "full", "hyp/reference", "recipes/cosine")]
-    for name in ("notebooks/14_pipeline.ipynb", *configs, "infer.py"):
+    for name in ("notebooks/14_pipeline.ipynb", *configs, "infer.py", "review.js", "review.css"):
         assert f"livestock_nb/{name}" in names
 
 
