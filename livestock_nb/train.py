@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['GAINS', 'V5_ONLY', 'HYP_NAMES', 'SWITCHES', 'OURS', 'ELSEWHERE', 'RATE', 'OPTIMIZERS', 'RECIPES', 'LIMIT', 'PLACES',
-           'cache_folder', 'quiet_ultralytics', 'pick_device', 'fetch_weights', 'find_weights', 'load_model', 'map_hyp',
-           'check_switches', 'check_hyp', 'read_values', 'read_hyp', 'recipe_table', 'read_recipe', 'read_changes',
-           'lay_over', 'name_optimizer', 'optimizer_recipe', 'lay_recipes', 'check_size', 'read_data', 'listed',
-           'has_boxes', 'choose_images', 'write_chosen', 'no_label_cache', 'say_once', 'ReadingBar', 'open_dataset',
-           'TrainingInput', 'TrainingSteps', 'training_bar', 'deliver', 'training_args', 'make_trainer', 'data_code',
-           'training_key', 'out_of_memory', 'train_once', 'train_through', 'free_memory', 'training_input', 'finish',
-           'train_model', 'training_pictures', 'show_batch', 'plot_curves', 'live_curves', 'short_results']
+           'SCORES', 'cache_folder', 'quiet_ultralytics', 'pick_device', 'fetch_weights', 'find_weights', 'load_model',
+           'map_hyp', 'check_switches', 'check_hyp', 'read_values', 'read_hyp', 'recipe_table', 'read_recipe',
+           'read_changes', 'lay_over', 'name_optimizer', 'optimizer_recipe', 'lay_recipes', 'check_size', 'read_data',
+           'listed', 'has_boxes', 'choose_images', 'write_chosen', 'no_label_cache', 'say_once', 'ReadingBar',
+           'open_dataset', 'channels_last', 'in_fp32', 'bf16_on_cpu', 'TrainingInput', 'TrainingSteps', 'training_bar',
+           'deliver', 'training_args', 'make_trainer', 'data_code', 'training_key', 'out_of_memory', 'train_once',
+           'train_through', 'free_memory', 'training_input', 'finish', 'train_model', 'training_pictures', 'show_batch',
+           'plot_curves', 'live_curves', 'short_results']
 
 # %% ../nbs/09_train.ipynb #c002
 import difflib
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial, reduce
 from importlib.resources import files
 from pathlib import Path
@@ -45,6 +46,7 @@ from .data import PALETTE, InputError, box_table, from_yolo, image_table, projec
 from .resume import ResumableTraining, newest_state
 
 if TYPE_CHECKING:
+    import torch
     from ultralytics import YOLO
     from ultralytics.data import YOLODataset
     from ultralytics.models.yolo.detect import DetectionTrainer
@@ -148,8 +150,8 @@ HYP_NAMES = [
     'optimizer', 'lr0', 'lrf', 'momentum', 'weight_decay', 'warmup_epochs', 'warmup_momentum', 'warmup_bias_lr', 'cos_lr', 'patience', 'nbs',
     'freeze', 'multi_scale', 'box', 'cls', 'cls_pw', 'dfl', 'hsv_h', 'hsv_s', 'hsv_v', 'degrees', 'translate', 'scale', 'shear', 'perspective',
     'flipud', 'fliplr', 'bgr', 'mosaic', 'close_mosaic', 'mixup', 'cutmix', 'copy_paste', 'amp', 'workers', 'cache', 'rect', 'deterministic',
-    'pretrained', 'full', 'background', 'accumulate']
-SWITCHES = ['cos_lr', 'amp', 'cache', 'rect', 'deterministic', 'pretrained', 'full']  # those that take true or false
+    'pretrained', 'full', 'background', 'accumulate', 'channels_last']
+SWITCHES = ['cos_lr', 'amp', 'channels_last', 'cache', 'rect', 'deterministic', 'pretrained', 'full']  # those that take true or false
 OURS = ['full', 'background', 'accumulate']  # ultralytics does not know these
 ELSEWHERE = ['data', 'weights', 'imgsz', 'epochs', 'batch', 'device', 'seed']  # parameters of the stage
 RATE = ['lr0', 'momentum', 'warmup_bias_lr']  # a rate belongs to its optimizer
@@ -446,7 +448,43 @@ def open_dataset(
         say_once(str(listing), f'{Path(listing).name}: {len(lost)} of {len(wanted)} images cannot be used: {some}')
     return dataset
 
-# %% ../nbs/09_train.ipynb #c057
+# %% ../nbs/09_train.ipynb #c058
+def channels_last(
+    model:'torch.nn.Module'
+) -> 'torch.nn.Module':  # the same
+    "Let the filters lie in memory with their channels last."
+    import torch
+    return model.to(memory_format=torch.channels_last)
+
+# %% ../nbs/09_train.ipynb #c059
+def in_fp32(
+    found:object  # tensors, perhaps in dicts, lists and tuples
+) -> object:
+    "The same with tensors of fractions in FP32."
+    import torch
+    if isinstance(found, torch.Tensor): return found.float() if found.is_floating_point() else found
+    if isinstance(found, dict): return {k: in_fp32(v) for k, v in found.items()}
+    return type(found)(map(in_fp32, found)) if isinstance(found, (list, tuple)) else found
+
+# %% ../nbs/09_train.ipynb #c060
+@contextmanager
+def bf16_on_cpu(
+    trainer:'DetectionTrainer'  # not yet started
+) -> Iterator[None]:
+    "Inside, a training with `amp: bf16` on a CPU has its network compute in bfloat16 while it learns. Ultralytics would refuse it."
+    if trainer.device.type != 'cpu' or trainer.args.amp != 'bf16':
+        yield
+        return
+    import torch
+    from ultralytics.nn.tasks import BaseModel
+    real = BaseModel.predict
+    def predict(self, *args, **kwargs):
+        if not self.training: return real(self, *args, **kwargs)
+        with torch.autocast('cpu', torch.bfloat16): found = real(self, *args, **kwargs)
+        return in_fp32(found)
+    with patch.object(BaseModel, 'predict', predict), patch('ultralytics.engine.trainer.autocast', lambda *args, **kwargs: nullcontext()): yield
+
+# %% ../nbs/09_train.ipynb #c061
 class TrainingInput:
     "What goes into a `DetectionTrainer`, checked; `full` means that data.yaml names the train images as valid ones, so there is no valid set."
     full = False
@@ -459,21 +497,23 @@ class TrainingInput:
     def get_model(self, cfg=None, weights=None, verbose=False):
         model = super().get_model(cfg, weights, False)
         check_size(2*sum(p.numel() for p in model.parameters()))
-        return model
+        return channels_last(model) if self.device.type == 'cpu' and self.args.channels_last else model
 
     def build_dataset(self, img_path, mode='train', batch=None): return open_dataset(super().build_dataset, img_path, mode, batch)
 
     def get_dataloader(self, dataset_path, batch_size=16, rank=0, mode='train'):
         return self.train_loader if mode == 'val' and self.full else super().get_dataloader(dataset_path, batch_size, rank, mode)
 
-# %% ../nbs/09_train.ipynb #c059
+# %% ../nbs/09_train.ipynb #c063
 class TrainingSteps(ResumableTraining, TrainingInput):
     "What a `DetectionTrainer` does after each epoch; `watch` is called with the results so far."
     scored, watch = False, None
 
     def validate(self) -> tuple[dict, float|None]:
         self.scored = not self.full
-        return super().validate() if self.scored else ({}, None)
+        if self.full: return {}, None
+        metrics, fitness = super().validate()
+        return metrics | {'metrics/mAP75(B)': float(self.validator.metrics.box.map75)}, fitness
 
     def save_metrics(self, metrics:dict) -> None:
         known = {k: v for k, v in metrics.items() if self.scored or not k.startswith(('metrics/', 'val/'))}
@@ -483,7 +523,7 @@ class TrainingSteps(ResumableTraining, TrainingInput):
 
     def final_eval(self) -> None: "Nothing: each epoch's weights were validated in their turn."
 
-# %% ../nbs/09_train.ipynb #c061
+# %% ../nbs/09_train.ipynb #c065
 @contextmanager
 def training_bar(
     trainer:'DetectionTrainer', # not yet started
@@ -505,10 +545,10 @@ def training_bar(
     finally:
         for bar in bars: bar.close()
 
-# %% ../nbs/09_train.ipynb #c063
+# %% ../nbs/09_train.ipynb #c067
 PLACES = ('model', 'data', 'project', 'name', 'save_dir', 'device', 'workers', 'cache', 'exist_ok', 'cfg', 'tracker', 'source')
 
-# %% ../nbs/09_train.ipynb #c064
+# %% ../nbs/09_train.ipynb #c068
 def deliver(
     trained:Path, # checkpoint that ultralytics wrote
     path:Path, # of the delivered file
@@ -527,7 +567,7 @@ def deliver(
     with whole_file(path) as tmp: tmp.write_bytes(buffer.getbuffer())
     return path
 
-# %% ../nbs/09_train.ipynb #c065
+# %% ../nbs/09_train.ipynb #c069
 def training_args(
     hyp:dict, # hyper-parameters from `read_hyp`
     device:str  # from `pick_device`
@@ -536,7 +576,7 @@ def training_args(
     gpu = device not in ('cpu', 'mps')
     return dict(amp=gpu, workers=min(8, os.cpu_count()) if gpu else 0, cache='ram', plots=False, deterministic=True) | hyp
 
-# %% ../nbs/09_train.ipynb #c066
+# %% ../nbs/09_train.ipynb #c070
 def make_trainer(
     model:'YOLO', # from `load_model`
     args:dict  # of ultralytics
@@ -548,7 +588,7 @@ def make_trainer(
     trainer.model = trainer.get_model(model.model.yaml, model.model if model.ckpt and trainer.args.pretrained else None)
     return trainer
 
-# %% ../nbs/09_train.ipynb #c068
+# %% ../nbs/09_train.ipynb #c072
 def data_code(
     folder:Path|str  # of data.yaml
 ) -> int:
@@ -561,7 +601,7 @@ def data_code(
             code = zlib.crc32(path.read_bytes() if path.exists() else b'', zlib.crc32(path.name.encode(), code))
     return code
 
-# %% ../nbs/09_train.ipynb #c069
+# %% ../nbs/09_train.ipynb #c073
 def training_key(
     data:Path|str, # folder of data.yaml
     weights:Path|str, # see `load_model`
@@ -573,7 +613,7 @@ def training_key(
     parts = [args, start, data_code(data), info['names'], info['val'] == info['train'], quiet_ultralytics().__version__]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
-# %% ../nbs/09_train.ipynb #c071
+# %% ../nbs/09_train.ipynb #c075
 def out_of_memory(
     error:BaseException
 ) -> bool:
@@ -581,7 +621,7 @@ def out_of_memory(
     signs = ('out of memory', 'allocate memory', 'CUBLAS_STATUS_ALLOC_FAILED', 'CUDNN_STATUS_INTERNAL_ERROR', 'unable to find an engine')
     return isinstance(error, MemoryError) or any(s.lower() in str(error).lower() for s in signs)
 
-# %% ../nbs/09_train.ipynb #c073
+# %% ../nbs/09_train.ipynb #c077
 def train_once(
     weights:Path|str, # see `load_model`
     args:dict, # of ultralytics
@@ -595,10 +635,10 @@ def train_once(
     trainer = make_trainer(load_model(weights), args)
     trainer.folders, trainer.key, trainer.state, trainer.watch = folders, key, state, watch
     if state: tqdm.write(f'{desc}: going on after epoch {state["epoch"]+1} of {args["epochs"]}.', file=sys.stderr)
-    with training_bar(trainer, desc): trainer.train()
+    with training_bar(trainer, desc), bf16_on_cpu(trainer): trainer.train()
     return trainer.state
 
-# %% ../nbs/09_train.ipynb #c074
+# %% ../nbs/09_train.ipynb #c078
 def train_through(
     weights:Path|str, # see `load_model`
     args:dict, # of ultralytics
@@ -624,14 +664,14 @@ def train_through(
         tqdm.write(f'Out of memory: going on with batch {args["batch"]}.')
         free_memory()
 
-# %% ../nbs/09_train.ipynb #c075
+# %% ../nbs/09_train.ipynb #c079
 def free_memory() -> None:
     "Give back what a failed attempt held, on a GPU too."
     import torch
     gc.collect()
     if torch.cuda.is_available(): torch.cuda.empty_cache()
 
-# %% ../nbs/09_train.ipynb #c076
+# %% ../nbs/09_train.ipynb #c080
 def training_input(
     data:Path|str, # folder of data.yaml
     out:Path, # of the training
@@ -648,7 +688,7 @@ def training_input(
     if not extra and not own.get('full') and own.get('background', 1) == 1: return data, args
     return write_chosen(choose_images(data, extra and Path(extra).resolve(), **own, seed=seed), info['names'], out/'lists'), args
 
-# %% ../nbs/09_train.ipynb #c077
+# %% ../nbs/09_train.ipynb #c081
 def finish(
     state:dict, # the last epoch's
     out:Path  # of the training
@@ -660,7 +700,7 @@ def finish(
     for name in ('work', 'lists'): shutil.rmtree(out/name, ignore_errors=True)
     return out/'best.pt'
 
-# %% ../nbs/09_train.ipynb #c078
+# %% ../nbs/09_train.ipynb #c082
 def train_model(
     data:Path|str, # folder of data.yaml
     out:Path|str, # folder of best.pt, results.csv and args.yaml
@@ -690,7 +730,7 @@ def train_model(
     folders = [out/'work', *([Path(mirror).resolve()] if mirror else [])]
     return finish(train_through(weights, args, folders, key, desc, watch), out)
 
-# %% ../nbs/09_train.ipynb #c080
+# %% ../nbs/09_train.ipynb #c084
 def training_pictures(
     data:Path|str, # folder of data.yaml
     hyp:dict, # training arguments from `read_hyp`
@@ -713,7 +753,7 @@ def training_pictures(
     seen = [dataset[i] for i in np.linspace(0, len(dataset)-1, min(count, len(dataset))).astype(int)]
     return show_batch(seen)
 
-# %% ../nbs/09_train.ipynb #c081
+# %% ../nbs/09_train.ipynb #c085
 def show_batch(
     samples:list[dict]  # of an ultralytics dataset: img (3, height, width) RGB, bboxes (n, 4) as fractions xc yc w h, cls (n, 1)
 ) -> plt.Figure:
@@ -725,7 +765,10 @@ def show_batch(
     boxes = from_yolo(pd.DataFrame(rows), images) if rows else box_table([])
     return show_grid(images, boxes, read=lambda row: frames[row.image]['img'].permute(1, 2, 0).numpy())
 
-# %% ../nbs/09_train.ipynb #c083
+# %% ../nbs/09_train.ipynb #c087
+SCORES = {'mAP50': 'mAP@.5', 'mAP75': 'mAP@.75', 'mAP50-95': 'mAP@.5:.95'}  # name in results.csv, and ours
+
+# %% ../nbs/09_train.ipynb #c088
 def plot_curves(
     results:pd.DataFrame  # results.csv: a row an epoch
 ) -> plt.Figure:
@@ -734,7 +777,7 @@ def plot_curves(
     left = left.melt(ignore_index=False, value_name='loss').reset_index()
     left[['side', 'part']] = left.pop('variable').str.split('/', expand=True)
     right = results.set_index('epoch').filter(regex='mAP')
-    right.columns = right.columns.str.replace('metrics/', '').str.replace('(B)', '').str.replace('50-95', '@.5:.95').str.replace('50', '@.5')
+    right = right.rename(columns={f'metrics/{k}(B)': v for k, v in SCORES.items()})
     fig, axes = plt.subplots(1, 1 + bool(right.size), figsize=(5*(1 + bool(right.size)), 3.2), squeeze=False, layout='constrained')
     sns.lineplot(left, x='epoch', y='loss', hue='part', style='side', markers=True, palette=PALETTE[:left.part.nunique()], ax=axes.flat[0])
     if right.size: sns.lineplot(right, markers=True, palette=PALETTE[:right.shape[1]], ax=axes.flat[1]).set(ylabel='mAP on valid')
@@ -745,7 +788,7 @@ def plot_curves(
         ax.legend(fontsize=8)
     return fig
 
-# %% ../nbs/09_train.ipynb #c086
+# %% ../nbs/09_train.ipynb #c091
 def live_curves() -> Callable:  # to be called with the results so far
     "`plot_curves` in one place of the notebook, replaced with every call."
     from IPython.display import display
@@ -758,13 +801,13 @@ def live_curves() -> Callable:  # to be called with the results so far
         else: shown.append(display(fig, display_id=True))
     return draw
 
-# %% ../nbs/09_train.ipynb #c088
+# %% ../nbs/09_train.ipynb #c093
 def short_results(
     results:pd.DataFrame  # results.csv: a row an epoch
-) -> pd.DataFrame:  # indexed by epoch: train loss, valid loss, precision, recall, mAP@.5, mAP@.5:.95, rate
+) -> pd.DataFrame:  # indexed by epoch: train loss, valid loss, precision, recall, mAP@.5, mAP@.75, mAP@.5:.95, rate
     "The few columns to read first: losses added up, scores where there is a valid set, the learning rate of the first group of weights."
     sums = {f'{k} loss': results.filter(like=f'{s}/').sum(axis=1, min_count=1) for k, s in (('train', 'train'), ('valid', 'val'))}
     scores = results.filter(like='metrics/').rename(columns=lambda c: c.removeprefix('metrics/').removesuffix('(B)'))
-    scores = scores.rename(columns={'mAP50': 'mAP@.5', 'mAP50-95': 'mAP@.5:.95'})
+    scores = scores[[*scores.columns.difference(SCORES), *filter(scores.columns.__contains__, SCORES)]].rename(columns=SCORES)
     table = pd.DataFrame(sums | dict(scores) | dict(rate=results.get('lr/pg0'))).set_axis(results.epoch)
     return table.dropna(axis=1, how='all')

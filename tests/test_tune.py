@@ -522,6 +522,16 @@ def test_valid_boxes(tmp_path):
     with pytest.raises(InputError, match="no valid set"): valid_boxes(mini)
 
 
+@pytest.mark.parametrize(("objective", "told"), [
+    ("mAP@.5", .5), ("mAP@.75", .75), ("mAP@.5:.95", .9),  # what validation knows
+    ("challenge pig AP@.75", .75), ("off_by@.5", .5), ("mAP@.6", .9), ("mAP@.5:.75", .9)])  # what the nearest mAP stands in for
+def test_trials_are_pruned_by_their_objective(objective, told):
+    row = {"epoch": 1, "metrics/mAP50(B)": .5, "metrics/mAP75(B)": .75, "metrics/mAP50-95(B)": .9}
+    trial, seen = optuna.create_study().ask(), set()
+    for _ in range(2): tune.report_epochs(trial, [row], tune.epoch_column(tune.read_objective(objective)), 2, seen)
+    assert trial.storage.get_trial(trial._trial_id).intermediate_values == {1: told} and seen == {1}
+
+
 def test_interrupted_training_goes_on(tmp_path):
     "A trial that was interrupted in its second epoch trains that epoch only, and ends as it would have."
     from ultralytics.utils.callbacks.base import default_callbacks
@@ -545,6 +555,8 @@ def test_interrupted_training_goes_on(tmp_path):
         with tune.open_journal(tmp_path/name) as (storage, _):
             values.append(storage.get_all_trials(storage.get_all_studies()[0]._study_id)[0].intermediate_values)
     assert values[0] == values[1] and list(values[0]) == [1, 2]
+    results = pd.read_csv(tune.work_folder(tmp_path/"a")/"trial"/"results.csv")
+    assert values[0][2] == pytest.approx(results["metrics/mAP75(B)"][1], abs=1e-6)
 
 
 def test_real_trials(tmp_path, monkeypatch):
