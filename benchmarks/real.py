@@ -5,17 +5,18 @@
     python benchmarks/real.py without  # the recipe without one of its choices at a time, seed 0
 
 Both start from the same weights and learn from the same labelled frames. Stock is the command `yolo detect train` as it comes: 20 epochs, 416 px,
-batch 16, its own optimizer, loader and threads (one fewer than the machine has cores), the train side of our split to learn from and the valid side to
-choose its epoch by. Ours is `train_model` with configs/recipes/cpu.yaml, the same size and batch, every core. The recipe was chosen on the valid side alone
-and committed before its first run was scored on the test frames.
+batch 16, its own optimizer, loader and threads (one fewer than the machine has cores), the train side of our split to learn from, the valid side to
+choose its epoch by. Ours is `train_model` with configs/recipes/cpu.yaml, the same size and batch, every core. The recipe was chosen on the valid
+side alone and committed before its first run was scored on the test frames.
 
-What a training learns does not depend on how long it takes, so time and score are measured apart. `time` starts each as a process of its own, for so few
-epochs that each kind (with mosaic and without) is there, and reckons from their seconds and those of start and end what stock needs for 20 epochs, and how many
-of ours fit in. That number is `EPOCHS`, below, fixed before the trainings; these may then run beside other work, on any number of threads.
+What a training learns does not depend on how long it takes, so time and score are measured apart. `time` starts each as a process of its own, for so
+few epochs that each kind (with mosaic and without) is there, and reckons from their seconds and those of start and end what stock needs for 20
+epochs, and how many of ours fit in. That number is `EPOCHS`, below, fixed before the trainings; these may then run beside other work, on any number
+of threads.
 
-`train` scores the 54 test frames with our own functions (mAP@.75, `coco`): `difference` is ours - stock, averaged over the seeds; `low` and `high` are the
-ends of its 95 % interval over 2,000 bootstrap draws of the frames, the same draws for all trainings. Every training is kept in --folder, goes on after a
-kill (stock: begins again), and is not done twice.
+`train` scores the 54 test frames with our own functions (mAP@.75, `coco`): `difference` is ours - stock, averaged over the seeds; `low` and `high`
+are the ends of its 95 % interval over 2,000 bootstrap draws of the frames, the same draws for all trainings. Every training is kept in --folder,
+goes on after a kill (stock: begins again), and is not done twice.
 """
 import argparse
 import json
@@ -33,7 +34,7 @@ from tqdm import tqdm
 
 from livestock_nb.data import load_table, save_json, save_table
 from livestock_nb.score import draw_images, match_submission, read_answer, resampled_ap
-from livestock_nb.train import RECIPES, load_model, quiet_ultralytics, read_recipe, train_model
+from livestock_nb.train import load_model, quiet_ultralytics, read_recipe, train_model
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent/"shared"/"data"
@@ -58,8 +59,8 @@ def stock(data: Path, out: Path, weights: Path, seed: int, epochs: int = STOCK_E
     "The weights of one stock training."
     if not (out/"done").exists():
         shutil.rmtree(out, ignore_errors=True)
-        args = dict(model=weights, data=data/"data.yaml", imgsz=SIZE, batch=BATCH, epochs=epochs, seed=seed, project=out.parent, name=out.name, **more)
-        words = [str(Path(sys.executable).with_name("yolo")), "detect", "train", *(f"{k}={v}" for k, v in args.items())]
+        args = dict(model=weights, data=data/"data.yaml", imgsz=SIZE, batch=BATCH, epochs=epochs, seed=seed, project=out.parent, name=out.name)
+        words = [str(Path(sys.executable).with_name("yolo")), "detect", "train", *(f"{k}={v}" for k, v in (args | more).items())]
         quiet_ultralytics()  # puts the font where ultralytics looks for it
         env = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "YOLO_VERBOSE")} | dict(YOLO_OFFLINE="true")
         done = subprocess.run(words, env=env, capture_output=True, text=True)
@@ -168,7 +169,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--turns", type=int, default=2, help="of the measurement of time")
     given = parser.parse_args()
-    folder, weights, hyp = given.folder.resolve(), given.weights.resolve(), read_recipe("cpu")
+    folder, weights, hyp = given.folder.resolve(), given.weights.resolve(), read_recipe(ROOT/"configs"/"recipes"/"cpu.yaml")
     os.environ.setdefault("YOLO_CONFIG_DIR", str(folder/"config"))
     data = make_data(folder, given.frames)
     if given.what == "time": said = clock(folder, weights, given.turns, hyp)
