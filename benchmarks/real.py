@@ -39,7 +39,7 @@ from livestock_nb.train import load_model, quiet_ultralytics, read_recipe, train
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent/"shared"/"data"
 SIZE, BATCH, STOCK_EPOCHS = 416, 16, 20
-EPOCHS = 40  # of ours
+EPOCHS = 30  # of ours
 WITHOUT = {}  # choice: what the recipe says instead
 
 
