@@ -12,7 +12,8 @@ side alone and committed before its first run was scored on the test frames.
 What a training learns does not depend on how long it takes, so time and score are measured apart. `time` starts each as a process of its own, for so
 few epochs that each kind (with mosaic and without) is there, and reckons from their seconds and those of start and end what stock needs for 20
 epochs, and how many of ours fit in. That number is `EPOCHS`, below, fixed before the trainings; these may then run beside other work, on any number
-of threads.
+of threads. A machine that is never idle spoils that measurement; then the seconds of computing tell, which cost.json has for every training (for one
+that was killed, those since): stock computes on one thread, so where ours needs no more of them, it fits in on a single core, and more so on two.
 
 `train` scores the 54 test frames with our own functions (mAP@.75, `coco`): `difference` is ours - stock, averaged over the seeds; `low` and `high`
 are the ends of its 95 % interval over 2,000 bootstrap draws of the frames, the same draws for all trainings. Every training is kept in --folder,
@@ -21,10 +22,13 @@ goes on after a kill (stock: begins again), and is not done twice.
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +44,9 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent/"shared"/"data"
 SIZE, BATCH, STOCK_EPOCHS = 416, 16, 20
 EPOCHS = 30  # of ours
-WITHOUT = {}  # choice: what the recipe says instead
+WITHOUT = dict(  # choice: what the recipe says instead
+    many_epochs=dict(epochs=20), step_every_batch=dict(accumulate=4), valid_side=dict(full=False), mosaic=dict(mosaic=0.), cosine=dict(cos_lr=False),
+    bf16=dict(amp=False, channels_last=False))  # at as many epochs: what it does to the score, beside the time
 
 
 def make_data(folder: Path, frames: Path) -> Path:
@@ -55,6 +61,15 @@ def make_data(folder: Path, frames: Path) -> Path:
     return folder/"data"/"split"
 
 
+@contextmanager
+def costed(path: Path) -> Iterator[None]:
+    "Write the seconds on the clock and of computing that the block takes, those of its processes included."
+    def computing() -> float: return sum(sum(resource.getrusage(w)[:2]) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    begun, before = time.time(), computing()
+    yield
+    save_json(dict(clock_s=round(time.time()-begun, 1), computing_s=round(computing()-before, 1)), path)
+
+
 def stock(data: Path, out: Path, weights: Path, seed: int, epochs: int = STOCK_EPOCHS, **more) -> Path:
     "The weights of one stock training."
     if not (out/"done").exists():
@@ -63,7 +78,7 @@ def stock(data: Path, out: Path, weights: Path, seed: int, epochs: int = STOCK_E
         words = [str(Path(sys.executable).with_name("yolo")), "detect", "train", *(f"{k}={v}" for k, v in (args | more).items())]
         quiet_ultralytics()  # puts the font where ultralytics looks for it
         env = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "YOLO_VERBOSE")} | dict(YOLO_OFFLINE="true")
-        done = subprocess.run(words, env=env, capture_output=True, text=True)
+        with costed(out/"cost.json"): done = subprocess.run(words, env=env, capture_output=True, text=True)
         if done.returncode: raise SystemExit(done.stderr[-2000:])
         (out/"done").touch()
     return out/"weights"/"best.pt"
@@ -78,7 +93,9 @@ def ours(data: Path, out: Path, weights: Path, seed: int, epochs: int, hyp: dict
 def trained(**training) -> Path:
     "The weights of one of our trainings."
     best = Path(training["out"])/"best.pt"
-    return best if best.exists() else train_model(**training)
+    if not best.exists():
+        with costed(best.with_name("cost.json")): train_model(**training)
+    return best
 
 
 CHILD = """
@@ -155,8 +172,9 @@ def compared(ours: list[np.ndarray], stock: list[np.ndarray]) -> dict:
     "The paired difference of the means over seeds, with its interval."
     difference = np.mean(ours, axis=0) - np.mean(stock, axis=0)
     low, high = np.nanquantile(difference[1:], [.025, .975])
-    return dict(ours=[round(v[0], 4) for v in ours], stock=[round(v[0], 4) for v in stock], difference=round(difference[0], 4),
-                low=round(low, 4), high=round(high, 4))
+    number = lambda v: round(float(v), 4)
+    return dict(ours=[number(v[0]) for v in ours], stock=[number(v[0]) for v in stock],
+                difference=number(difference[0]), low=number(low), high=number(high))
 
 
 def main() -> None:
@@ -177,6 +195,8 @@ def main() -> None:
         pairs = [(trained(**ours(data, folder/f"ours{s}", weights, s, EPOCHS, hyp)), stock(data, folder/f"stock{s}", weights, s))
                  for s in range(given.seeds)]
         said = compared(*([score(given.frames, w) for w in who] for who in zip(*pairs, strict=True))) | dict(epochs=EPOCHS, seeds=given.seeds)
+        costs = {p.parent.name: json.loads(p.read_text()) for p in sorted(folder.glob("*/cost.json"))}
+        said["computing_s"] = {who: [v["computing_s"] for k, v in costs.items() if k.startswith(who)] for who in ("ours", "stock")}
     else:
         whole, said = score(given.frames, trained(**ours(data, folder/"ours0", weights, 0, EPOCHS, hyp))), {}
         for name, instead in WITHOUT.items():
