@@ -460,6 +460,13 @@ def test_bf16_on_a_cpu(tmp_path, monkeypatch):
     assert ckpt['train_args']['amp'] == 'bf16' and all(p.is_contiguous() for p in ckpt['model'].parameters())
 
 
+def test_bf16_on_a_gpu_without(tmp_path, monkeypatch):
+    def train_once(*args): raise RuntimeError('bfloat16 autocast requires CUDA with native bfloat16 support and torch>=1.13')
+    monkeypatch.setattr('livestock_nb.train.train_once', train_once)
+    with pytest.raises(InputError, match='amp is bf16'):
+        train_model(make_dataset(tmp_path/'data'), tmp_path/'out', hyp=dict(amp='bf16'), imgsz=64, epochs=1, device='cpu')
+
+
 def test_no_valid_set_and_same_bytes(tmp_path, capfd):
     "Trap 17: the last averaged weights, no score; and a run equals its repetition, also in a folder that a killed run left."
     data = make_dataset(tmp_path/'data', full=True)
