@@ -6,8 +6,9 @@
 
 Both start from the same weights and learn from the same labelled frames. Stock is the command `yolo detect train` as it comes: 20 epochs, 416 px,
 batch 16, its own optimizer, loader and threads (one fewer than the machine has cores), the train side of our split to learn from, the valid side to
-choose its epoch by. Ours is `train_model` with configs/recipes/cpu.yaml, the same size and batch, every core. The recipe was chosen on the valid
-side alone and committed before its first run was scored on the test frames.
+choose its epoch by. Ours is `train_model` with configs/recipes/cpu.yaml, the same size and batch, every core; it delivers its last epoch, and so can
+learn from the valid side as well. The recipe was chosen on the valid side alone, before that, and committed before its first run was scored on the
+test frames.
 
 What a training learns does not depend on how long it takes, so time and score are measured apart. `time` starts each as a process of its own, for so
 few epochs that each kind (with mosaic and without) is there, and reckons from their seconds and those of start and end what stock needs for 20
