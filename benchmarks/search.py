@@ -8,8 +8,9 @@ a made-up detector: twelve hyper-parameters in the bounds of ultralytics' own tu
 rates on a log scale, an interaction of rate and momentum, two hyper-parameters that do not matter, noise of .002 on what the search sees. There the
 true value of what the search takes for its best is compared. --quick leaves out our other samplers. The last line is one JSON object.
 
---detector: a made-up farm; both search with equal epochs in total, the winners are trained alike and scored on the hidden truth. Every
-finished piece is kept in --folder, and the same command goes on.
+--detector: a made-up farm; both search rate, loss gains and colours, equal epochs in total; the winners are trained alike and scored on the hidden
+truth. All start from --weights: by default COCO's trunk where ../shared has it, since from scratch so short trainings find nothing, and no search
+could be told from another. Every finished piece is kept in --folder, and the same command goes on; with --quick it shows that it runs, no more.
 """
 import argparse
 import json
@@ -35,6 +36,7 @@ from livestock_nb.score import draw_images, match_submission, read_answer, resam
 from livestock_nb.train import quiet_ultralytics, read_hyp, train_model
 
 ROOT, DEFAULT = Path(__file__).parents[1], "gp"
+TRUNK = ROOT.parent/"shared"/"data"/"weights"/"yolov5n_coco_trunk.pt"
 A = np.array([[10, 3, 17, 3.5, 1.7, 8], [.05, 10, 17, .1, 8, 14], [3, 3.5, 1.7, 10, 17, 8], [17, 8, .05, 10, .1, 14]])
 P = np.array([[1312, 1696, 5569, 124, 8283, 5886], [2329, 4135, 8307, 3736, 1004, 9991],
               [2348, 1451, 3522, 2883, 3047, 6650], [4047, 8828, 8732, 5743, 1091, 381]])/10_000
@@ -172,12 +174,12 @@ def retrained(farm: Path, out: Path, hyp: dict, epochs: int, options: dict) -> p
     return load_table(out/"found.csv")
 
 
-def detectors(folder: Path, seeds: int, frames: int, trials: int, epochs: int, final_epochs: int) -> dict:
+def detectors(folder: Path, weights: str, seeds: int, frames: int, trials: int, epochs: int, final_epochs: int) -> dict:
     "Both searches and both trainings for each seed; the paired difference, averaged over the seeds, with its interval over images."
     farm, base = make_farm(folder, frames), read_hyp(ROOT/"configs"/"hyp"/"scratch.yaml")[0]
     answer, values, differences = read_answer(farm/"farm"/"test"/"answer.csv"), [], []
     for seed in range(seeds):
-        options, ap = dict(weights="yolov5n.yaml", imgsz=192, epochs=epochs, batch=8, device="cpu", seed=seed), {}
+        options, ap = dict(weights=weights, imgsz=192, epochs=epochs, batch=8, device="cpu", seed=seed), {}
         for who, look in dict(ours=search_ours, theirs=search_theirs).items():
             home = folder/f"{who}{seed}"
             hyp = look(farm/"mini", home, base, "lr+loss+hsv", trials, options)
@@ -190,8 +192,9 @@ def detectors(folder: Path, seeds: int, frames: int, trials: int, epochs: int, f
         differences.append(ap["ours"] - ap["theirs"])
     mean = np.mean(differences, axis=0)
     low, high = np.nanquantile(mean[1:], [.025, .975])
-    return dict(detector=dict(ours=[v[0] for v in values], theirs=[v[1] for v in values], difference=mean[0], low=low, high=high, frames=frames,
-                              trials=trials, epochs=epochs, final_epochs=final_epochs))
+    number = lambda v: round(float(v), 4)
+    return dict(detector=dict(ours=[number(v[0]) for v in values], theirs=[number(v[1]) for v in values], difference=number(mean[0]), low=number(low),
+                              high=number(high), weights=Path(weights).name, frames=frames, trials=trials, epochs=epochs, final_epochs=final_epochs))
 
 
 def main() -> None:
@@ -200,12 +203,13 @@ def main() -> None:
     for flag in ("--quick", "--detector"): parser.add_argument(flag, action="store_true")
     parser.add_argument("--seeds", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=ROOT/"runs"/"search")
+    parser.add_argument("--weights", default=str(TRUNK) if TRUNK.exists() else "yolov5n.yaml", help="what all trainings of --detector start from")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     seeds = args.seeds or (3 if args.detector else 12)
     if args.detector:
-        sizes = dict(frames=24, trials=2, epochs=1, final_epochs=1) if args.quick else dict(frames=240, trials=10, epochs=6, final_epochs=20)
-        said = detectors(args.folder.resolve(), seeds, **sizes)
+        sizes = dict(frames=24, trials=2, epochs=1, final_epochs=1) if args.quick else dict(frames=120, trials=8, epochs=4, final_epochs=12)
+        said = detectors(args.folder.resolve(), args.weights, seeds, **sizes)
     else: said = landscapes(seeds, [DEFAULT] if args.quick else [s for s in SAMPLERS if s not in ("grid", "population")])
     print(json.dumps(dict(default=DEFAULT, seeds=seeds, ultralytics=quiet_ultralytics().__version__, optuna=optuna.__version__, **said)))
 

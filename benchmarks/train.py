@@ -1,9 +1,9 @@
 """What our training costs beyond ultralytics' own: the same settings, data and threads, each in a process of its own, in turns.
 
-`python benchmarks/train.py [--quick]`; the last line is one JSON object. `overhead` is the median over pairs of ours/theirs - 1, of the time from the
-call to the delivered file: checkpoints and digest of the data included, the start of Python excluded. `overhead_cpu` is that of the seconds of
-computing, which a busy machine disturbs less; `epoch_s` is `overhead` in seconds per epoch: a checkpoint costs the same however long its epoch is,
-so short epochs have a large share, and those of --quick are far shorter than real ones.
+`python benchmarks/train.py [--quick] [--turns N]`; the last line is one JSON object. `overhead` is the median over pairs of ours/theirs - 1, of the
+time from the call to the delivered file: checkpoints and digest of the data included, the start of Python excluded. `overhead_cpu` is that of the
+seconds of computing, which a busy machine disturbs less; `epoch_s` is `overhead` in seconds per epoch: a checkpoint costs the same however long its
+epoch is, so short epochs have a large share, and those of --quick are far shorter than real ones.
 """
 import argparse
 import json
@@ -91,6 +91,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a first look, within a minute")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--turns", type=int, default=0, help="pairs that count; by default 4, with --quick 1")
     given = parser.parse_args()
     size = dict(turns=1, images=48, imgsz=320, epochs=2, batch=8) if given.quick else dict(turns=4, images=360, imgsz=320, epochs=2, batch=8)
+    if given.turns: size["turns"] = given.turns
     with tempfile.TemporaryDirectory() as d: print(json.dumps(compare(Path(d), threads=given.threads, weights="yolov5n.yaml", **size)))

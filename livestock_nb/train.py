@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['GAINS', 'V5_ONLY', 'HYP_NAMES', 'SWITCHES', 'OURS', 'ELSEWHERE', 'RATE', 'OPTIMIZERS', 'RECIPES', 'LIMIT', 'PLACES',
-           'cache_folder', 'quiet_ultralytics', 'pick_device', 'fetch_weights', 'find_weights', 'load_model', 'map_hyp',
-           'check_switches', 'check_hyp', 'read_values', 'read_hyp', 'recipe_table', 'read_recipe', 'read_changes',
-           'lay_over', 'name_optimizer', 'optimizer_recipe', 'lay_recipes', 'check_size', 'read_data', 'listed',
-           'has_boxes', 'choose_images', 'write_chosen', 'no_label_cache', 'say_once', 'ReadingBar', 'open_dataset',
-           'TrainingInput', 'TrainingSteps', 'training_bar', 'deliver', 'training_args', 'make_trainer', 'data_code',
-           'training_key', 'out_of_memory', 'train_once', 'train_through', 'free_memory', 'training_input', 'finish',
-           'train_model', 'training_pictures', 'show_batch', 'plot_curves', 'live_curves', 'short_results']
+           'SCORES', 'cache_folder', 'quiet_ultralytics', 'pick_device', 'fetch_weights', 'find_weights', 'load_model',
+           'map_hyp', 'check_switches', 'check_hyp', 'read_values', 'read_hyp', 'recipe_table', 'read_recipe',
+           'read_changes', 'lay_over', 'name_optimizer', 'optimizer_recipe', 'lay_recipes', 'check_size', 'read_data',
+           'listed', 'has_boxes', 'choose_images', 'write_chosen', 'no_label_cache', 'say_once', 'ReadingBar',
+           'open_dataset', 'channels_last', 'in_fp32', 'bf16_on_cpu', 'TrainingInput', 'TrainingSteps', 'training_bar',
+           'deliver', 'training_args', 'make_trainer', 'data_code', 'training_key', 'out_of_memory', 'train_once',
+           'train_through', 'free_memory', 'training_input', 'finish', 'train_model', 'training_pictures', 'show_batch',
+           'plot_curves', 'live_curves', 'short_results']
 
-# %% ../nbs/09_train.ipynb #c002
+# %% ../nbs/09_train.ipynb #c003
 import difflib
 import gc
 import hashlib
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial, reduce
 from importlib.resources import files
 from pathlib import Path
@@ -46,17 +47,18 @@ from .ignore import IgnoreRegions
 from .resume import ResumableTraining, newest_state
 
 if TYPE_CHECKING:
+    import torch
     from ultralytics import YOLO
     from ultralytics.data import YOLODataset
     from ultralytics.models.yolo.detect import DetectionTrainer
 
-# %% ../nbs/09_train.ipynb #c006
+# %% ../nbs/09_train.ipynb #c007
 def cache_folder() -> Path:
     "Where ultralytics keeps its settings and downloaded weights for us: `YOLO_CONFIG_DIR` if set, else `livestock_nb` in the user's cache folder."
     home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'livestock_nb'
     return Path(os.environ.setdefault('YOLO_CONFIG_DIR', str(home))).expanduser()
 
-# %% ../nbs/09_train.ipynb #c007
+# %% ../nbs/09_train.ipynb #c008
 @cache
 def quiet_ultralytics() -> ModuleType:
     "`ultralytics` without log lines, telemetry, trackers, automatic installs or font download, and with every core at work. Call it first."
@@ -77,7 +79,7 @@ def quiet_ultralytics() -> ModuleType:
             with whole_file(font) as tmp: shutil.copy(Path(matplotlib.get_data_path())/'fonts/ttf/DejaVuSans.ttf', tmp)
     return ultralytics
 
-# %% ../nbs/09_train.ipynb #c010
+# %% ../nbs/09_train.ipynb #c011
 @cache
 def pick_device(
     device:str=''  # 'cpu', 'mps', the number of a GPU, or '' for the best there is
@@ -91,7 +93,7 @@ def pick_device(
     if not str(device) and have == ['cpu']: print('No GPU found: computing on the CPU.')
     return str(device).removeprefix('cuda:') or have[0]
 
-# %% ../nbs/09_train.ipynb #c013
+# %% ../nbs/09_train.ipynb #c014
 def fetch_weights(
     name:str  # file name of weights
 ) -> Path:  # the file in the cache folder
@@ -108,7 +110,7 @@ def fetch_weights(
     try: return Path(downloads.attempt_download_asset(path, retry=1))
     except (OSError, RuntimeError) as e: raise InputError(f'Weights {name} could not be downloaded ({e}):\n{remedy}') from e
 
-# %% ../nbs/09_train.ipynb #c014
+# %% ../nbs/09_train.ipynb #c015
 def find_weights(
     weights:Path|str  # a path (relative to here or to the project's root), a model description's name, or the name of published weights
 ) -> str:  # a file, or the name of a description inside ultralytics
@@ -122,7 +124,7 @@ def find_weights(
     if Path(name).name == name and kind == '.pt': return str(fetch_weights(name))
     raise InputError(f'Weights {str(weights)!r} do not exist: give the path of a .pt or .yaml file, or a name such as yolov5n.yaml or yolov5m6u.pt.')
 
-# %% ../nbs/09_train.ipynb #c015
+# %% ../nbs/09_train.ipynb #c016
 def load_model(
     weights:Path|str  # a .pt or .yaml file, a description's name such as yolov5n.yaml (from scratch), or published weights such as yolov5m6u.pt
 ) -> 'YOLO':
@@ -139,7 +141,7 @@ def load_model(
     if model.task != 'detect': raise InputError(f'Weights {weights} are for the task "{model.task}": give those of a detector.')
     return model
 
-# %% ../nbs/09_train.ipynb #c019
+# %% ../nbs/09_train.ipynb #c020
 GAINS = dict(box=(.05, 7.5), cls=(.5, .5))  # the default in YOLOv5 (data/hyps/hyp.scratch-low.yaml), in ultralytics (cfg/default.yaml)
 V5_ONLY = dict(
     obj='no objectness loss, only a class loss', obj_pw='no objectness loss, only a class loss',
@@ -149,14 +151,14 @@ HYP_NAMES = [
     'optimizer', 'lr0', 'lrf', 'momentum', 'weight_decay', 'warmup_epochs', 'warmup_momentum', 'warmup_bias_lr', 'cos_lr', 'patience', 'nbs',
     'freeze', 'multi_scale', 'box', 'cls', 'cls_pw', 'dfl', 'hsv_h', 'hsv_s', 'hsv_v', 'degrees', 'translate', 'scale', 'shear', 'perspective',
     'flipud', 'fliplr', 'bgr', 'mosaic', 'close_mosaic', 'mixup', 'cutmix', 'copy_paste', 'amp', 'workers', 'cache', 'rect', 'deterministic',
-    'pretrained', 'full', 'background', 'accumulate']
-SWITCHES = ['cos_lr', 'amp', 'cache', 'rect', 'deterministic', 'pretrained', 'full']  # those that take true or false
+    'pretrained', 'full', 'background', 'accumulate', 'channels_last']
+SWITCHES = ['cos_lr', 'amp', 'channels_last', 'cache', 'rect', 'deterministic', 'pretrained', 'full']  # those that take true or false
 OURS = ['full', 'background', 'accumulate']  # ultralytics does not know these
 ELSEWHERE = ['data', 'weights', 'imgsz', 'epochs', 'batch', 'device', 'seed']  # parameters of the stage
 RATE = ['lr0', 'momentum', 'warmup_bias_lr']  # a rate belongs to its optimizer
 OPTIMIZERS = ['SGD', 'MuSGD', 'Adam', 'Adamax', 'AdamW', 'NAdam', 'RAdam', 'RMSProp', 'auto']
 
-# %% ../nbs/09_train.ipynb #c020
+# %% ../nbs/09_train.ipynb #c021
 def map_hyp(
     name:str, # a hyper-parameter's name
     value:object, # as read
@@ -173,7 +175,7 @@ def map_hyp(
         return row | dict(fate='scaled', new=round(value/theirs*ours, 6), reason=f'default was {theirs}, is {ours}')
     return row
 
-# %% ../nbs/09_train.ipynb #c023
+# %% ../nbs/09_train.ipynb #c024
 def check_switches(
     hyp:dict, # hyper-parameters by name
     source:str  # for the message
@@ -193,7 +195,7 @@ def check_switches(
         wrong.append(f'freeze is {freeze!r}: give a number of layers, or a list of layers.')
     if wrong: raise InputError(f'{source}: {wrong[0]}')
 
-# %% ../nbs/09_train.ipynb #c024
+# %% ../nbs/09_train.ipynb #c025
 def check_hyp(
     hyp:dict, # hyper-parameters by name
     source:str='The hyper-parameters', # for the message
@@ -220,7 +222,7 @@ def check_hyp(
     check_switches(hyp, source)
     return hyp
 
-# %% ../nbs/09_train.ipynb #c025
+# %% ../nbs/09_train.ipynb #c026
 def read_values(
     path:Path|str, # yaml file
     old:bool=False  # see `check_hyp`
@@ -231,7 +233,7 @@ def read_values(
     if not isinstance(values, dict): raise InputError(f'Hyper-parameters {path} are not a list of "name: value" lines.')
     return check_hyp(values, str(path), old)
 
-# %% ../nbs/09_train.ipynb #c026
+# %% ../nbs/09_train.ipynb #c027
 def read_hyp(
     path:Path|str|None  # yaml file; None for ultralytics' defaults
 ) -> tuple[dict, pd.DataFrame]:  # training arguments for `train_model`; the report: name, value, fate, to, new, reason
@@ -245,10 +247,10 @@ def read_hyp(
         rows.append(dict(name='optimizer', value='', fate='mapped', to='optimizer', new='SGD', reason='"auto" would ignore lr0 and momentum'))
     return {r['to']: r['new'] for r in rows if r['fate'] != 'dropped'}, pd.DataFrame(rows, columns=columns)
 
-# %% ../nbs/09_train.ipynb #c029
+# %% ../nbs/09_train.ipynb #c030
 RECIPES = Path(str(files('livestock_nb.configs')/'recipes'))  # those that come with the package
 
-# %% ../nbs/09_train.ipynb #c030
+# %% ../nbs/09_train.ipynb #c031
 def recipe_table() -> pd.DataFrame:  # indexed by name: arguments, what
     "The recipes that come with the package."
     rows = {p.stem: (p.read_text(encoding='utf-8').partition('\n')[0].strip('# '), yaml.safe_load(p.read_text(encoding='utf-8')))
@@ -256,7 +258,7 @@ def recipe_table() -> pd.DataFrame:  # indexed by name: arguments, what
     arguments = {k: ', '.join(f'{a}: {str(v).lower() if isinstance(v, bool) else v}' for a, v in values.items()) for k, (_, values) in rows.items()}
     return pd.DataFrame(dict(arguments=arguments, what={k: what for k, (what, _) in rows.items()})).rename_axis('recipe')
 
-# %% ../nbs/09_train.ipynb #c032
+# %% ../nbs/09_train.ipynb #c033
 def read_recipe(
     recipe:Path|str  # a yaml file of one's own, or the name of one that comes with the package
 ) -> dict:
@@ -267,7 +269,7 @@ def read_recipe(
     near = difflib.get_close_matches(str(recipe), names, 3, .5) or names
     raise InputError(f'There is no recipe {str(recipe)!r}. Nearest: {", ".join(near)}; or give the path of a yaml file.')
 
-# %% ../nbs/09_train.ipynb #c035
+# %% ../nbs/09_train.ipynb #c036
 def read_changes(
     changes:str  # 'name=value name=value'
 ) -> dict:
@@ -277,7 +279,7 @@ def read_changes(
     try: return check_hyp({k: yaml.safe_load(v) for k, v in (word.split('=', 1) for word in changes.split())}, 'changes')
     except yaml.YAMLError as e: raise InputError(f'changes {changes!r} cannot be read: {str(e).splitlines()[0]}') from e
 
-# %% ../nbs/09_train.ipynb #c036
+# %% ../nbs/09_train.ipynb #c037
 def lay_over(
     args:dict, # so far
     values:dict  # that hold from now on
@@ -287,14 +289,14 @@ def lay_over(
     void = void + ['nbs', 'accumulate'] if {'nbs', 'accumulate'} & values.keys() else void
     return {k: v for k, v in args.items() if k not in void} | values
 
-# %% ../nbs/09_train.ipynb #c037
+# %% ../nbs/09_train.ipynb #c038
 def name_optimizer(
     args:dict  # training arguments
 ) -> dict:
     "With SGD named where a rate is given for no optimizer in particular: ultralytics' `auto` would ignore it."
     return dict(optimizer='SGD') | args if {'lr0', 'momentum'} & args.keys() else args
 
-# %% ../nbs/09_train.ipynb #c038
+# %% ../nbs/09_train.ipynb #c039
 def optimizer_recipe(
     name:str  # of an optimizer
 ) -> dict:
@@ -305,7 +307,7 @@ def optimizer_recipe(
     what = 'has no customary rate here: give it with changes="optimizer=… lr0=…"' if name in OPTIMIZERS else 'does not exist'
     raise InputError(f'optimizer {name!r} {what}. Nearest: {", ".join(difflib.get_close_matches(name, have, 3, .4) or have)}.')
 
-# %% ../nbs/09_train.ipynb #c039
+# %% ../nbs/09_train.ipynb #c040
 def lay_recipes(
     hyp:dict, # training arguments from `read_hyp`
     recipe:Path|str|None='', # see `read_recipe`; several names joined by '+'
@@ -324,10 +326,10 @@ def lay_recipes(
     report = pd.DataFrame([(k, v, source) for source, values in layers for k, v in values.items()], columns=['name', 'value', 'source'])
     return args, report.assign(holds=report.name.isin(args) & ~report.name.duplicated(keep='last'))
 
-# %% ../nbs/09_train.ipynb #c042
+# %% ../nbs/09_train.ipynb #c043
 LIMIT = 100_000_000  # bytes of the delivered weights file
 
-# %% ../nbs/09_train.ipynb #c043
+# %% ../nbs/09_train.ipynb #c044
 def check_size(
     size:int, # bytes
     limit:int=LIMIT  # bytes
@@ -336,7 +338,7 @@ def check_size(
     if size > limit: raise InputError(f'The weights take {size:,} bytes, over the limit of {limit:,}: take a smaller model, e.g. yolov5m6u.pt.')
     return size
 
-# %% ../nbs/09_train.ipynb #c046
+# %% ../nbs/09_train.ipynb #c047
 def read_data(
     folder:Path|str  # of data.yaml
 ) -> dict:  # train and val (absolute paths of the lists), names, nc
@@ -348,7 +350,7 @@ def read_data(
     try: return check_det_dataset(str(path), autodownload=False)
     except Exception as e: raise InputError(f'{path} cannot be used: {str(e).splitlines()[0]}') from e  # yaml, syntax, type, file errors …
 
-# %% ../nbs/09_train.ipynb #c048
+# %% ../nbs/09_train.ipynb #c049
 def listed(
     listing:Path|str  # a text file with an image a line, relative to its folder
 ) -> list[str]:  # paths, sorted as ultralytics sorts them
@@ -357,7 +359,7 @@ def listed(
     except (OSError, UnicodeDecodeError) as e: raise InputError(f'{listing} has to be a text file with an image a line: {e}') from e
     return sorted(str(Path(listing).parent/line.strip()) for line in lines if line.strip())
 
-# %% ../nbs/09_train.ipynb #c049
+# %% ../nbs/09_train.ipynb #c050
 def has_boxes(
     image:str  # path
 ) -> bool:
@@ -366,7 +368,7 @@ def has_boxes(
     label = Path(img2label_paths([image])[0])
     return label.exists() and bool(label.read_bytes().strip())
 
-# %% ../nbs/09_train.ipynb #c050
+# %% ../nbs/09_train.ipynb #c051
 def choose_images(
     data:Path|str, # folder of data.yaml
     extra:Path|str|None='', # folder of a second one
@@ -389,7 +391,7 @@ def choose_images(
     df.loc[surplus, 'side'] = 'left out'
     return df.sort_values(['side', 'path'], ignore_index=True)
 
-# %% ../nbs/09_train.ipynb #c052
+# %% ../nbs/09_train.ipynb #c053
 def write_chosen(
     chosen:pd.DataFrame, # from `choose_images`
     names:dict, # class names by number
@@ -403,7 +405,7 @@ def write_chosen(
     save_text(yaml.safe_dump(dict(train='train.txt', val=valid, names=dict(names)), sort_keys=False), out/'data.yaml')
     return out
 
-# %% ../nbs/09_train.ipynb #c053
+# %% ../nbs/09_train.ipynb #c054
 @contextmanager
 def no_label_cache() -> Iterator[None]:
     "Inside, ultralytics reads labels from their files, leaves nothing beside them, and saves no image anew because of bytes after its end."
@@ -412,7 +414,7 @@ def no_label_cache() -> Iterator[None]:
     images = patch('ultralytics.data.utils._replace_image', lambda path, write: None)
     with patch(place('load'), side_effect=FileNotFoundError), patch(place('save'), save), images: yield
 
-# %% ../nbs/09_train.ipynb #c054
+# %% ../nbs/09_train.ipynb #c055
 @cache
 def say_once(
     where:str, # a folder: the same text about another one is said as well
@@ -421,14 +423,14 @@ def say_once(
     "Print `text` above the bars, unless this process has."
     tqdm.write(text)
 
-# %% ../nbs/09_train.ipynb #c055
+# %% ../nbs/09_train.ipynb #c056
 class ReadingBar(tqdm):
     "Stands in for ultralytics' own bar while it reads a dataset; gone when done."
     desc = property(lambda self: 'Reading', lambda self, text: None)
 
     def __init__(self, *args, **kwargs): super().__init__(*args, **kwargs | dict(disable=False, leave=False))
 
-# %% ../nbs/09_train.ipynb #c056
+# %% ../nbs/09_train.ipynb #c057
 def open_dataset(
     build:Callable, # makes an ultralytics dataset of the images in a list
     listing:str, # a text file with an image a line
@@ -447,7 +449,43 @@ def open_dataset(
         say_once(str(listing), f'{Path(listing).name}: {len(lost)} of {len(wanted)} images cannot be used: {some}')
     return dataset
 
-# %% ../nbs/09_train.ipynb #c057
+# %% ../nbs/09_train.ipynb #c059
+def channels_last(
+    model:'torch.nn.Module'
+) -> 'torch.nn.Module':  # the same
+    "Let the filters lie in memory with their channels last."
+    import torch
+    return model.to(memory_format=torch.channels_last)
+
+# %% ../nbs/09_train.ipynb #c060
+def in_fp32(
+    found:object  # tensors, perhaps in dicts, lists and tuples
+) -> object:
+    "The same with tensors of fractions in FP32."
+    import torch
+    if isinstance(found, torch.Tensor): return found.float() if found.is_floating_point() else found
+    if isinstance(found, dict): return {k: in_fp32(v) for k, v in found.items()}
+    return type(found)(map(in_fp32, found)) if isinstance(found, (list, tuple)) else found
+
+# %% ../nbs/09_train.ipynb #c061
+@contextmanager
+def bf16_on_cpu(
+    trainer:'DetectionTrainer'  # not yet started
+) -> Iterator[None]:
+    "Inside, a training with `amp: bf16` on a CPU has its network compute in bfloat16 while it learns. Ultralytics would refuse it."
+    if trainer.device.type != 'cpu' or trainer.args.amp != 'bf16':
+        yield
+        return
+    import torch
+    from ultralytics.nn.tasks import BaseModel
+    real = BaseModel.predict
+    def predict(self, *args, **kwargs):
+        if not self.training: return real(self, *args, **kwargs)
+        with torch.autocast('cpu', torch.bfloat16): found = real(self, *args, **kwargs)
+        return in_fp32(found)
+    with patch.object(BaseModel, 'predict', predict), patch('ultralytics.engine.trainer.autocast', lambda *args, **kwargs: nullcontext()): yield
+
+# %% ../nbs/09_train.ipynb #c062
 class TrainingInput:
     "What goes into a `DetectionTrainer`, checked; `full` means that data.yaml names the train images as valid ones, so there is no valid set."
     full = False
@@ -460,21 +498,23 @@ class TrainingInput:
     def get_model(self, cfg=None, weights=None, verbose=False):
         model = super().get_model(cfg, weights, False)
         check_size(2*sum(p.numel() for p in model.parameters()))
-        return model
+        return channels_last(model) if self.device.type == 'cpu' and self.args.channels_last else model
 
     def build_dataset(self, img_path, mode='train', batch=None): return open_dataset(super().build_dataset, img_path, mode, batch)
 
     def get_dataloader(self, dataset_path, batch_size=16, rank=0, mode='train'):
         return self.train_loader if mode == 'val' and self.full else super().get_dataloader(dataset_path, batch_size, rank, mode)
 
-# %% ../nbs/09_train.ipynb #c059
+# %% ../nbs/09_train.ipynb #c064
 class TrainingSteps(IgnoreRegions, ResumableTraining, TrainingInput):
     "What a `DetectionTrainer` does after each epoch; `watch` is called with the results so far."
     scored, watch = False, None
 
     def validate(self) -> tuple[dict, float|None]:
         self.scored = not self.full
-        return super().validate() if self.scored else ({}, None)
+        if self.full: return {}, None
+        metrics, fitness = super().validate()
+        return metrics | {'metrics/mAP75(B)': float(self.validator.metrics.box.map75)}, fitness
 
     def save_metrics(self, metrics:dict) -> None:
         known = {k: v for k, v in metrics.items() if self.scored or not k.startswith(('metrics/', 'val/'))}
@@ -484,7 +524,7 @@ class TrainingSteps(IgnoreRegions, ResumableTraining, TrainingInput):
 
     def final_eval(self) -> None: "Nothing: each epoch's weights were validated in their turn."
 
-# %% ../nbs/09_train.ipynb #c061
+# %% ../nbs/09_train.ipynb #c066
 @contextmanager
 def training_bar(
     trainer:'DetectionTrainer', # not yet started
@@ -506,10 +546,10 @@ def training_bar(
     finally:
         for bar in bars: bar.close()
 
-# %% ../nbs/09_train.ipynb #c063
+# %% ../nbs/09_train.ipynb #c068
 PLACES = ('model', 'data', 'project', 'name', 'save_dir', 'device', 'workers', 'cache', 'exist_ok', 'cfg', 'tracker', 'source')
 
-# %% ../nbs/09_train.ipynb #c064
+# %% ../nbs/09_train.ipynb #c069
 def deliver(
     trained:Path, # checkpoint that ultralytics wrote
     path:Path, # of the delivered file
@@ -528,7 +568,7 @@ def deliver(
     with whole_file(path) as tmp: tmp.write_bytes(buffer.getbuffer())
     return path
 
-# %% ../nbs/09_train.ipynb #c065
+# %% ../nbs/09_train.ipynb #c070
 def training_args(
     hyp:dict, # hyper-parameters from `read_hyp`
     device:str  # from `pick_device`
@@ -537,7 +577,7 @@ def training_args(
     gpu = device not in ('cpu', 'mps')
     return dict(amp=gpu, workers=min(8, os.cpu_count()) if gpu else 0, cache='ram', plots=False, deterministic=True) | hyp
 
-# %% ../nbs/09_train.ipynb #c066
+# %% ../nbs/09_train.ipynb #c071
 def make_trainer(
     model:'YOLO', # from `load_model`
     args:dict  # of ultralytics
@@ -549,7 +589,7 @@ def make_trainer(
     trainer.model = trainer.get_model(model.model.yaml, model.model if model.ckpt and trainer.args.pretrained else None)
     return trainer
 
-# %% ../nbs/09_train.ipynb #c068
+# %% ../nbs/09_train.ipynb #c073
 def data_code(
     folder:Path|str  # of data.yaml
 ) -> int:
@@ -562,7 +602,7 @@ def data_code(
             code = zlib.crc32(path.read_bytes() if path.exists() else b'', zlib.crc32(path.name.encode(), code))
     return code
 
-# %% ../nbs/09_train.ipynb #c069
+# %% ../nbs/09_train.ipynb #c074
 def training_key(
     data:Path|str, # folder of data.yaml
     weights:Path|str, # see `load_model`
@@ -574,7 +614,7 @@ def training_key(
     parts = [args, start, data_code(data), info['names'], info['val'] == info['train'], quiet_ultralytics().__version__]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
-# %% ../nbs/09_train.ipynb #c071
+# %% ../nbs/09_train.ipynb #c076
 def out_of_memory(
     error:BaseException
 ) -> bool:
@@ -582,7 +622,7 @@ def out_of_memory(
     signs = ('out of memory', 'allocate memory', 'CUBLAS_STATUS_ALLOC_FAILED', 'CUDNN_STATUS_INTERNAL_ERROR', 'unable to find an engine')
     return isinstance(error, MemoryError) or any(s.lower() in str(error).lower() for s in signs)
 
-# %% ../nbs/09_train.ipynb #c073
+# %% ../nbs/09_train.ipynb #c078
 def train_once(
     weights:Path|str, # see `load_model`
     args:dict, # of ultralytics
@@ -596,10 +636,10 @@ def train_once(
     trainer = make_trainer(load_model(weights), args)
     trainer.folders, trainer.key, trainer.state, trainer.watch = folders, key, state, watch
     if state: tqdm.write(f'{desc}: going on after epoch {state["epoch"]+1} of {args["epochs"]}.', file=sys.stderr)
-    with training_bar(trainer, desc): trainer.train()
+    with training_bar(trainer, desc), bf16_on_cpu(trainer): trainer.train()
     return trainer.state
 
-# %% ../nbs/09_train.ipynb #c074
+# %% ../nbs/09_train.ipynb #c079
 def train_through(
     weights:Path|str, # see `load_model`
     args:dict, # of ultralytics
@@ -619,20 +659,21 @@ def train_through(
         try: return train_once(weights, args, state, folders, key, desc, watch)
         except (RuntimeError, ValueError, MemoryError) as e:
             if str(e).startswith(("'freeze=", 'final batch=1')): raise InputError(f'{e}.') from e  # ultralytics' words name value and remedy
+            if str(e).startswith('bfloat16 autocast'): raise InputError('amp is bf16, which this GPU does not have: change it to true.') from e
             if not out_of_memory(e): raise
         if args['batch'] == 1: raise InputError(f'Memory does not suffice for one image of {args["imgsz"]} px: lower imgsz or take a smaller model.')
         args['batch'] //= 2
         tqdm.write(f'Out of memory: going on with batch {args["batch"]}.')
         free_memory()
 
-# %% ../nbs/09_train.ipynb #c075
+# %% ../nbs/09_train.ipynb #c080
 def free_memory() -> None:
     "Give back what a failed attempt held, on a GPU too."
     import torch
     gc.collect()
     if torch.cuda.is_available(): torch.cuda.empty_cache()
 
-# %% ../nbs/09_train.ipynb #c076
+# %% ../nbs/09_train.ipynb #c081
 def training_input(
     data:Path|str, # folder of data.yaml
     out:Path, # of the training
@@ -649,7 +690,7 @@ def training_input(
     if not extra and not own.get('full') and own.get('background', 1) == 1: return data, args
     return write_chosen(choose_images(data, extra and Path(extra).resolve(), **own, seed=seed), info['names'], out/'lists'), args
 
-# %% ../nbs/09_train.ipynb #c077
+# %% ../nbs/09_train.ipynb #c082
 def finish(
     state:dict, # the last epoch's
     out:Path  # of the training
@@ -661,7 +702,7 @@ def finish(
     for name in ('work', 'lists'): shutil.rmtree(out/name, ignore_errors=True)
     return out/'best.pt'
 
-# %% ../nbs/09_train.ipynb #c078
+# %% ../nbs/09_train.ipynb #c083
 def train_model(
     data:Path|str, # folder of data.yaml
     out:Path|str, # folder of best.pt, results.csv and args.yaml
@@ -691,7 +732,7 @@ def train_model(
     folders = [out/'work', *([Path(mirror).resolve()] if mirror else [])]
     return finish(train_through(weights, args, folders, key, desc, watch), out)
 
-# %% ../nbs/09_train.ipynb #c080
+# %% ../nbs/09_train.ipynb #c085
 def training_pictures(
     data:Path|str, # folder of data.yaml
     hyp:dict, # training arguments from `read_hyp`
@@ -714,7 +755,7 @@ def training_pictures(
     seen = [dataset[i] for i in np.linspace(0, len(dataset)-1, min(count, len(dataset))).astype(int)]
     return show_batch(seen)
 
-# %% ../nbs/09_train.ipynb #c081
+# %% ../nbs/09_train.ipynb #c086
 def show_batch(
     samples:list[dict]  # of an ultralytics dataset: img (3, height, width) RGB, bboxes (n, 4) as fractions xc yc w h, cls (n, 1)
 ) -> plt.Figure:
@@ -726,7 +767,10 @@ def show_batch(
     boxes = from_yolo(pd.DataFrame(rows), images) if rows else box_table([])
     return show_grid(images, boxes, read=lambda row: frames[row.image]['img'].permute(1, 2, 0).numpy())
 
-# %% ../nbs/09_train.ipynb #c083
+# %% ../nbs/09_train.ipynb #c088
+SCORES = {'mAP50': 'mAP@.5', 'mAP75': 'mAP@.75', 'mAP50-95': 'mAP@.5:.95'}  # name in results.csv, and ours
+
+# %% ../nbs/09_train.ipynb #c089
 def plot_curves(
     results:pd.DataFrame  # results.csv: a row an epoch
 ) -> plt.Figure:
@@ -735,7 +779,7 @@ def plot_curves(
     left = left.melt(ignore_index=False, value_name='loss').reset_index()
     left[['side', 'part']] = left.pop('variable').str.split('/', expand=True)
     right = results.set_index('epoch').filter(regex='mAP')
-    right.columns = right.columns.str.replace('metrics/', '').str.replace('(B)', '').str.replace('50-95', '@.5:.95').str.replace('50', '@.5')
+    right = right.rename(columns={f'metrics/{k}(B)': v for k, v in SCORES.items()})
     fig, axes = plt.subplots(1, 1 + bool(right.size), figsize=(5*(1 + bool(right.size)), 3.2), squeeze=False, layout='constrained')
     sns.lineplot(left, x='epoch', y='loss', hue='part', style='side', markers=True, palette=PALETTE[:left.part.nunique()], ax=axes.flat[0])
     if right.size: sns.lineplot(right, markers=True, palette=PALETTE[:right.shape[1]], ax=axes.flat[1]).set(ylabel='mAP on valid')
@@ -746,7 +790,7 @@ def plot_curves(
         ax.legend(fontsize=8)
     return fig
 
-# %% ../nbs/09_train.ipynb #c086
+# %% ../nbs/09_train.ipynb #c092
 def live_curves() -> Callable:  # to be called with the results so far
     "`plot_curves` in one place of the notebook, replaced with every call."
     from IPython.display import display
@@ -759,13 +803,13 @@ def live_curves() -> Callable:  # to be called with the results so far
         else: shown.append(display(fig, display_id=True))
     return draw
 
-# %% ../nbs/09_train.ipynb #c088
+# %% ../nbs/09_train.ipynb #c094
 def short_results(
     results:pd.DataFrame  # results.csv: a row an epoch
-) -> pd.DataFrame:  # indexed by epoch: train loss, valid loss, precision, recall, mAP@.5, mAP@.5:.95, rate
+) -> pd.DataFrame:  # indexed by epoch: train loss, valid loss, precision, recall, mAP@.5, mAP@.75, mAP@.5:.95, rate
     "The few columns to read first: losses added up, scores where there is a valid set, the learning rate of the first group of weights."
     sums = {f'{k} loss': results.filter(like=f'{s}/').sum(axis=1, min_count=1) for k, s in (('train', 'train'), ('valid', 'val'))}
     scores = results.filter(like='metrics/').rename(columns=lambda c: c.removeprefix('metrics/').removesuffix('(B)'))
-    scores = scores.rename(columns={'mAP50': 'mAP@.5', 'mAP50-95': 'mAP@.5:.95'})
+    scores = scores[[*scores.columns.difference(SCORES), *filter(scores.columns.__contains__, SCORES)]].rename(columns=SCORES)
     table = pd.DataFrame(sums | dict(scores) | dict(rate=results.get('lr/pg0'))).set_axis(results.epoch)
     return table.dropna(axis=1, how='all')

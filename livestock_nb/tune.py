@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['OBJECTIVE', 'PRUNERS', 'STATES', 'read_objective', 'score_found', 'read_score', 'start_hyp', 'fill_start',
-           'valid_boxes', 'make_pruner', 'report_epochs', 'watch_training', 'training_trial', 'plain', 'run_trial',
-           'work_folder', 'open_journal', 'open_study', 'weights_code', 'read_budget', 'trial_rows', 'used', 'idle',
-           'why_stop', 'search_group', 'best_trial', 'take_over', 'read_groups', 'search', 'group_rows', 'compare_best',
-           'save_best', 'plot_history', 'importance', 'plot_importance', 'plot_parallel', 'plot_slices']
+           'valid_boxes', 'make_pruner', 'epoch_column', 'report_epochs', 'watch_training', 'training_trial', 'plain',
+           'run_trial', 'work_folder', 'open_journal', 'open_study', 'weights_code', 'read_budget', 'trial_rows',
+           'used', 'idle', 'why_stop', 'search_group', 'best_trial', 'take_over', 'read_groups', 'search', 'group_rows',
+           'compare_best', 'save_best', 'plot_history', 'importance', 'plot_importance', 'plot_parallel', 'plot_slices']
 
 # %% ../nbs/08_tune.ipynb #c002
 import hashlib
@@ -161,35 +161,45 @@ def make_pruner(
     return PRUNERS[name]()
 
 # %% ../nbs/08_tune.ipynb #c021
+def epoch_column(
+    objective:dict  # from `read_objective`
+) -> str:  # of results.csv
+    "The score that stands for an objective after each epoch: mAP at its IoU .5 or .75, else mAP@.5:.95."
+    known = {(.5,): 'mAP50', (.75,): 'mAP75'}
+    return f'metrics/{known.get(tuple(objective["ious"]), "mAP50-95")}(B)'
+
+# %% ../nbs/08_tune.ipynb #c023
 def report_epochs(
     trial:optuna.trial.Trial, # is told
     rows:list[dict], # of results.csv so far, with those of a first attempt that was killed
+    column:str, # of `rows`, see `epoch_column`
     epochs:int, # of a whole trial
     told:set[int]  # epochs that the trial knows already; is added to
 ) -> None:
-    "Tell a trial the mAP@.5:.95 of every epoch, and how many there were. Raises `TrialPruned` where it lags."
+    "Tell a trial the score of every epoch, and how many there were. Raises `TrialPruned` where it lags."
     trial.set_user_attr('epochs', len(rows))
     for row in rows:
-        if row['epoch'] in told or not math.isfinite(row.get('metrics/mAP50-95(B)', math.nan)): continue
+        if row['epoch'] in told or not math.isfinite(row.get(column, math.nan)): continue
         told.add(row['epoch'])
-        trial.report(round(float(row['metrics/mAP50-95(B)']), 6), int(row['epoch']))
+        trial.report(round(float(row[column]), 6), int(row['epoch']))
         if row['epoch'] < epochs and trial.should_prune(): raise optuna.TrialPruned
 
-# %% ../nbs/08_tune.ipynb #c022
+# %% ../nbs/08_tune.ipynb #c024
 @contextmanager
 def watch_training(
     trial:optuna.trial.Trial, # is told of every epoch
     batch:int, # images a step
+    column:str, # see `epoch_column`
     told:set[int]  # see `report_epochs`
 ) -> Iterator[None]:
     "Inside, a training reports to the trial; raises `TrialPruned` where it lags, `ValueError` where memory sufficed for a smaller batch only."
     from ultralytics.utils.callbacks.base import default_callbacks
     def start(t):
         if t.batch_size < batch: raise ValueError(f'memory did not suffice for batch {batch}')
-    more = dict(on_train_start=start, on_fit_epoch_end=lambda t: report_epochs(trial, t.rows, t.epochs, told))
+    more = dict(on_train_start=start, on_fit_epoch_end=lambda t: report_epochs(trial, t.rows, column, t.epochs, told))
     with patch.dict(default_callbacks, {k: [*default_callbacks[k], v] for k, v in more.items()}): yield
 
-# %% ../nbs/08_tune.ipynb #c023
+# %% ../nbs/08_tune.ipynb #c025
 def training_trial(
     mini:Path, # folder of data.yaml
     work:Path, # a folder for the trial's files, on a local disk
@@ -201,25 +211,25 @@ def training_trial(
     "A function that trains with given values and returns fitness and draws. Raises `InputError` at once on what the user can mend."
     (images, gold), aim = valid_boxes(mini), read_objective(objective)
     def evaluate(hyp:dict, trial:optuna.trial.Trial) -> dict:
-        told = set()
-        with watch_training(trial, options['batch'], told):
+        told, column = set(), epoch_column(aim)
+        with watch_training(trial, options['batch'], column, told):
             best = train_model(mini, work/'trial', hyp=base | hyp, validate=prune != 'none', desc=f'Trial {trial.number}', **options)
         results = pd.read_csv(best.with_name('results.csv'))
-        report_epochs(trial, results.to_dict('records'), options['epochs'], told)
+        report_epochs(trial, results.to_dict('records'), column, options['epochs'], told)
         if not np.isfinite(results.filter(like='train/').iloc[-1].astype(float)).all(): raise ValueError('the loss is not a number')
         found, _ = predict(images, load_model(best), options['imgsz'], device=options['device'], batch=options['batch'])
         fitness, draws = score_found(gold, found, list(images.image), aim)
         return dict(fitness=fitness, draws=draws.tolist())
     return evaluate
 
-# %% ../nbs/08_tune.ipynb #c025
+# %% ../nbs/08_tune.ipynb #c027
 def plain(
     values:dict[str, float]  # by name
 ) -> dict[str, float]:
     "Values as they are trained with and written down: 7 digits."
     return {k: float(f'{v:.7g}') for k, v in values.items()}
 
-# %% ../nbs/08_tune.ipynb #c026
+# %% ../nbs/08_tune.ipynb #c028
 def run_trial(
     study:optuna.Study, # that `trial` is of
     trial:optuna.trial.Trial, # from `ask`
@@ -239,14 +249,14 @@ def run_trial(
     if error: trial.set_user_attr('error', error)
     study.tell(trial, value, state)
 
-# %% ../nbs/08_tune.ipynb #c028
+# %% ../nbs/08_tune.ipynb #c030
 def work_folder(
     out:Path  # the run folder of the search
 ) -> Path:
     "A folder on the local disk for the journal in use and the running trial; the same for the same `out`."
     return cache_folder()/'tune'/hashlib.sha256(str(Path(out).resolve()).encode()).hexdigest()[:16]
 
-# %% ../nbs/08_tune.ipynb #c029
+# %% ../nbs/08_tune.ipynb #c031
 @contextmanager
 def open_journal(
     out:Path  # the run folder of the search; study.journal is there, or will be
@@ -268,7 +278,7 @@ def open_journal(
             yield storage, save
     except Timeout: raise InputError(f'Another process is searching in {out}: wait for it, or give another folder.') from None
 
-# %% ../nbs/08_tune.ipynb #c031
+# %% ../nbs/08_tune.ipynb #c033
 def open_study(
     storage:optuna.storages.BaseStorage, # from `open_journal`
     name:str, # of the group
@@ -284,7 +294,7 @@ def open_study(
     optuna.delete_study(study_name=name, storage=storage)
     return make()
 
-# %% ../nbs/08_tune.ipynb #c032
+# %% ../nbs/08_tune.ipynb #c034
 def weights_code(
     weights:Path|str  # see `load_model`
 ) -> str:
@@ -292,7 +302,7 @@ def weights_code(
     path = Path(find_weights(weights))
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path)
 
-# %% ../nbs/08_tune.ipynb #c034
+# %% ../nbs/08_tune.ipynb #c036
 def read_budget(
     text:str|int  # '30 trials', '210 epochs', '90 minutes'; a bare number counts trials
 ) -> tuple[float, str]:  # amount, unit
@@ -302,10 +312,10 @@ def read_budget(
         raise InputError(f'The budget {text!r} is not understood: write e.g. "30 trials", "210 epochs" or "90 minutes".')
     return float(found[1]), (found[2] or 'trials').rstrip('s') + 's'
 
-# %% ../nbs/08_tune.ipynb #c036
+# %% ../nbs/08_tune.ipynb #c038
 STATES = dict(COMPLETE='finished', PRUNED='pruned', FAIL='failed')
 
-# %% ../nbs/08_tune.ipynb #c037
+# %% ../nbs/08_tune.ipynb #c039
 def trial_rows(
     study:optuna.Study, # of one group
     group:str='', # its name
@@ -322,7 +332,7 @@ def trial_rows(
             **(rest or {}) | plain(t.params), error=t.user_attrs.get('error', ''), draws=draws))
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=['group', 'trial', 'state', 'fitness', 'epochs', 'seconds', 'error', 'draws'])
 
-# %% ../nbs/08_tune.ipynb #c038
+# %% ../nbs/08_tune.ipynb #c040
 def used(
     trials:pd.DataFrame, # from `trial_rows`
     unit:str  # trials, epochs or minutes
@@ -331,7 +341,7 @@ def used(
     own = trials[trials.state != 'taken over']
     return float(dict(trials=len(own), epochs=own.epochs.sum(), minutes=own.seconds.sum()/60)[unit])
 
-# %% ../nbs/08_tune.ipynb #c039
+# %% ../nbs/08_tune.ipynb #c041
 def idle(
     study:optuna.Study, # of one group
     space:pd.DataFrame, # from `read_space`
@@ -344,7 +354,7 @@ def idle(
     if not patience or len(trials) < max(patience, 4) or not all(map(len, draws.values())): return math.nan, math.nan
     return expected_gain(trials, space, seed), paired_noise(pd.DataFrame(draws).T, trials.fitness)
 
-# %% ../nbs/08_tune.ipynb #c040
+# %% ../nbs/08_tune.ipynb #c042
 def why_stop(
     study:optuna.Study, # of one group
     space:pd.DataFrame, # from `read_space`
@@ -363,7 +373,7 @@ def why_stop(
     if gain < noise: return f'the next trial is expected to gain {gain:.4f}, while the valid set cannot tell differences under {noise:.4f}'
     return ''
 
-# %% ../nbs/08_tune.ipynb #c042
+# %% ../nbs/08_tune.ipynb #c044
 def search_group(
     study:optuna.Study, # from `open_study`
     evaluate:Callable[[dict, optuna.trial.Trial], dict], # see `run_trial`
@@ -388,7 +398,7 @@ def search_group(
     tqdm.write(f'The search of {name} is over: {why}.', file=sys.stderr)
     return why
 
-# %% ../nbs/08_tune.ipynb #c044
+# %% ../nbs/08_tune.ipynb #c046
 def best_trial(
     studies:list[optuna.Study]  # of the groups so far
 ) -> optuna.trial.FrozenTrial|None:
@@ -396,7 +406,7 @@ def best_trial(
     done = [t for s in studies for t in s.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])]
     return max(done, key=lambda t: t.value) if done else None
 
-# %% ../nbs/08_tune.ipynb #c045
+# %% ../nbs/08_tune.ipynb #c047
 def take_over(
     study:optuna.Study, # of the group that begins
     best:optuna.trial.FrozenTrial|None, # of the groups before
@@ -410,7 +420,7 @@ def take_over(
         params=values, distributions=distributions(space), value=best.value, intermediate_values=best.intermediate_values,
         user_attrs=dict(draws=best.user_attrs.get('draws', []), reused=True)))
 
-# %% ../nbs/08_tune.ipynb #c046
+# %% ../nbs/08_tune.ipynb #c048
 def read_groups(
     group:str, # groups as for `read_space`; one after the other where there are commas
     sampler:str='gp'  # one of `SAMPLERS`
@@ -422,7 +432,7 @@ def read_groups(
     for space in spaces.values(): check_sampler(sampler, space)
     return spaces
 
-# %% ../nbs/08_tune.ipynb #c047
+# %% ../nbs/08_tune.ipynb #c049
 def search(
     evaluate:Callable[[dict, optuna.trial.Trial], dict], # see `run_trial`
     group:str, # groups as for `read_space`; one after the other where there are commas
@@ -450,7 +460,7 @@ def search(
         shutil.rmtree(work_folder(out)/'trial', ignore_errors=True)
     return pd.concat(tables, ignore_index=True), ended
 
-# %% ../nbs/08_tune.ipynb #c051
+# %% ../nbs/08_tune.ipynb #c053
 def group_rows(
     trials:pd.DataFrame, # from `search`
     ended:dict[str, str]  # from `search`
@@ -460,7 +470,7 @@ def group_rows(
     best = trials.groupby('group').fitness.max().reindex(list(ended))
     return count.assign(best=best, ended=pd.Series(ended)).rename_axis(columns=None).reset_index()
 
-# %% ../nbs/08_tune.ipynb #c053
+# %% ../nbs/08_tune.ipynb #c055
 def compare_best(
     trials:pd.DataFrame  # from `search`
 ) -> pd.DataFrame:  # start, best, difference, low, high, shown: one row
@@ -472,7 +482,7 @@ def compare_best(
     gain = best.fitness - first.fitness
     return pd.DataFrame([dict(start=first.fitness, best=best.fitness, difference=gain, low=low, high=high, shown=bool(low > 0))])
 
-# %% ../nbs/08_tune.ipynb #c054
+# %% ../nbs/08_tune.ipynb #c056
 def save_best(
     trials:pd.DataFrame, # from `search`
     base:dict, # training arguments that did not change
@@ -489,7 +499,7 @@ def save_best(
                               best=best[names].to_numpy(float)), index=pd.Index(names, name='name'))
     return table.assign(change=(100*(table.best/table.start.where(table.start != 0) - 1)).round(1)).reset_index()
 
-# %% ../nbs/08_tune.ipynb #c056
+# %% ../nbs/08_tune.ipynb #c058
 def plot_history(
     trials:pd.DataFrame, # from `search`
     objective:str='fitness'  # on the axis
@@ -510,7 +520,7 @@ def plot_history(
     ax.legend(fontsize=8)
     return fig
 
-# %% ../nbs/08_tune.ipynb #c061
+# %% ../nbs/08_tune.ipynb #c063
 def importance(
     trials:pd.DataFrame, # from `search`
     spaces:dict[str, pd.DataFrame]  # from `read_groups`
@@ -526,7 +536,7 @@ def importance(
         rows += [dict(group=group, name=k, importance=v) for k, v in optuna.importance.get_param_importances(study).items()]
     return pd.DataFrame(rows, columns=['group', 'name', 'importance'])
 
-# %% ../nbs/08_tune.ipynb #c062
+# %% ../nbs/08_tune.ipynb #c064
 def plot_importance(
     table:pd.DataFrame  # from `importance`
 ) -> plt.Figure:
@@ -537,7 +547,7 @@ def plot_importance(
     ax.set(xlabel='importance (share of its group)', ylabel='', **{} if len(table) else dict(xticks=[], yticks=[]))
     return fig
 
-# %% ../nbs/08_tune.ipynb #c064
+# %% ../nbs/08_tune.ipynb #c066
 def plot_parallel(
     trials:pd.DataFrame, # from `search`
     spaces:dict[str, pd.DataFrame]  # from `read_groups`
@@ -555,7 +565,7 @@ def plot_parallel(
     fig.colorbar(plt.cm.ScalarMappable(norm, 'viridis'), ax=ax, label='fitness', extend='min')
     return fig
 
-# %% ../nbs/08_tune.ipynb #c066
+# %% ../nbs/08_tune.ipynb #c068
 def plot_slices(
     trials:pd.DataFrame, # from `search`
     spaces:dict[str, pd.DataFrame], # from `read_groups`

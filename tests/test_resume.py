@@ -18,8 +18,9 @@ from test_train import TINY, files, make_dataset
 from livestock_nb import resume
 from livestock_nb.data import InputError
 from livestock_nb.resume import ResumableTraining, checkpoints, load_state, newest_state, save_state, seed_epoch
-from livestock_nb.train import TrainingSteps, out_of_memory, quiet_ultralytics, train_model, training_key
+from livestock_nb.train import TrainingSteps, out_of_memory, quiet_ultralytics, read_recipe, train_model, training_key
 
+ROOT = Path(__file__).parents[1]
 KEY = 'a'*64
 LONG = pytest.mark.skipif(os.environ.get('LIVESTOCK_LONG') != '1', reason='takes many minutes: set LIVESTOCK_LONG=1')
 # gradients wait over the epoch's end (5 batches an epoch, a step every 4), mosaics pick from a buffer, sizes vary, mosaic ends before the last epoch
@@ -280,8 +281,9 @@ def test_ten_kills_spread_over_a_training(home):
 @pytest.mark.parametrize('change', [
     dict(hyp=dict(optimizer='AdamW', lr0=.001, cache='ram', nbs=64)), dict(hyp=dict(optimizer='auto', patience=1)), dict(validate=False),
     dict(hyp=dict(optimizer='MuSGD', lr0=.01, freeze=3, cos_lr=True)), dict(weights='yolo26n.yaml'),
-    dict(hyp=dict(full=True, background=0., accumulate=3, cls_pw=1., pretrained=False))],
-    ids=['adamw', 'patience', 'valid last', 'musgd', 'end to end', 'ours'])
+    dict(hyp=dict(full=True, background=0., accumulate=3, cls_pw=1., pretrained=False)),
+    dict(hyp=read_recipe(ROOT/'configs'/'recipes'/'cpu.yaml') | dict(full=False))],
+    ids=['adamw', 'patience', 'valid last', 'musgd', 'end to end', 'ours', 'bf16'])
 def test_other_settings(change, home, request):
     name = request.node.callspec.id.replace(' ', '_')
     settings = SETTINGS | change

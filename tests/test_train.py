@@ -434,8 +434,37 @@ def test_results(trained):
     assert results.epoch.tolist() == [1, 2] and {'train/box_loss', 'val/box_loss', 'metrics/mAP50(B)', 'lr/pg0'} <= set(results)
     assert len(plot_curves(results).axes) == 2
     short = short_results(results)
-    assert list(short) == ['train loss', 'valid loss', 'precision', 'recall', 'mAP@.5', 'mAP@.5:.95', 'rate']
+    assert list(short) == ['train loss', 'valid loss', 'precision', 'recall', 'mAP@.5', 'mAP@.75', 'mAP@.5:.95', 'rate']
     assert short['train loss'].tolist() == pytest.approx(results.filter(like='train/').sum(axis=1).tolist()) and len(str(short).splitlines()[0]) < 80
+
+
+def test_bf16_on_a_cpu(tmp_path, monkeypatch):
+    "The network computes in bfloat16 while it learns, in FP32 while it is validated; what is kept and delivered is as ever."
+    import torch
+    from ultralytics.nn.modules import Conv
+    seen, real = set(), Conv.forward
+
+    def forward(self, x):
+        y = real(self, x)
+        seen.add((self.training, y.dtype, y.is_contiguous(memory_format=torch.channels_last)))
+        return y
+    monkeypatch.setattr(Conv, 'forward', forward)
+    (tmp_path/'tiny.yaml').write_text(TINY)
+    args = dict(weights=tmp_path/'tiny.yaml', imgsz=64, epochs=1, batch=2, device='cpu', mirror=tmp_path/'mirror')
+    best = train_model(make_dataset(tmp_path/'data'), tmp_path/'out', hyp=dict(amp='bf16', channels_last=True), **args)
+    assert seen - {(False, torch.float32, False)} == {(True, torch.bfloat16, True), (False, torch.float32, True)}
+    [path] = (tmp_path/'mirror').iterdir()
+    state = torch.load(path, weights_only=True)
+    assert {v.dtype for k in ('model', 'ema') for v in state[k].values()} == {torch.float32, torch.int64}
+    ckpt = torch.load(best, weights_only=False)
+    assert ckpt['train_args']['amp'] == 'bf16' and all(p.is_contiguous() for p in ckpt['model'].parameters())
+
+
+def test_bf16_on_a_gpu_without(tmp_path, monkeypatch):
+    def train_once(*args): raise RuntimeError('bfloat16 autocast requires CUDA with native bfloat16 support and torch>=1.13')
+    monkeypatch.setattr('livestock_nb.train.train_once', train_once)
+    with pytest.raises(InputError, match='amp is bf16'):
+        train_model(make_dataset(tmp_path/'data'), tmp_path/'out', hyp=dict(amp='bf16'), imgsz=64, epochs=1, device='cpu')
 
 
 def test_no_valid_set_and_same_bytes(tmp_path, capfd):

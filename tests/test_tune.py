@@ -522,6 +522,16 @@ def test_valid_boxes(tmp_path):
     with pytest.raises(InputError, match="no valid set"): valid_boxes(mini)
 
 
+@pytest.mark.parametrize(("objective", "told"), [
+    ("mAP@.5", .5), ("mAP@.75", .75), ("mAP@.5:.95", .9),  # what validation knows
+    ("challenge pig AP@.75", .75), ("off_by@.5", .5), ("mAP@.6", .9), ("mAP@.5:.75", .9)])  # what the nearest mAP stands in for
+def test_trials_are_pruned_by_their_objective(objective, told):
+    row = {"epoch": 1, "metrics/mAP50(B)": .5, "metrics/mAP75(B)": .75, "metrics/mAP50-95(B)": .9}
+    trial, seen = optuna.create_study().ask(), set()
+    for _ in range(2): tune.report_epochs(trial, [row], tune.epoch_column(tune.read_objective(objective)), 2, seen)
+    assert trial.storage.get_trial(trial._trial_id).intermediate_values == {1: told} and seen == {1}
+
+
 def test_interrupted_training_goes_on(tmp_path):
     "A trial that was interrupted in its second epoch trains that epoch only, and ends as it would have."
     from ultralytics.utils.callbacks.base import default_callbacks
