@@ -465,13 +465,14 @@ def describe_cfg(
 
 # %% ../nbs/07a_blocks.ipynb #c047
 def read_description(
-    path:Path|str  # a .yaml with nc, family, activation, backbone, neck, head, or a darknet .cfg
+    path:Path|str  # a .yaml with nc, family, activation, backbone, neck, head (or only nc and family of a library's detector), or a darknet .cfg
 ) -> dict:  # nc, family, activation, layers (from, times, block, arguments), neck: the number of its first layer, perhaps guide
     "A detector's description. Raises `InputError` naming the file where it cannot be read as one."
     path = Path(path)
     try:
         if path.suffix == '.cfg': return describe_cfg(read_cfg(path)) | dict(yaml_file=path.name)
         parts = yaml.safe_load(path.read_text(encoding='utf-8'))
+        if not {'backbone', 'neck', 'head'} & parts.keys(): return parts | dict(family=parts['family'], nc=int(parts['nc']), yaml_file=path.name)
         layers = [row for part in ('backbone', 'neck', 'head') for row in parts.pop(part)]
         return parts | dict(layers=layers, neck=next(i for i, row in enumerate(layers) if row[2].endswith('Head')), yaml_file=path.name)
     except InputError as e: raise InputError(f'{path.name}: {e}') from e
