@@ -34,7 +34,7 @@ quiet_ultralytics()
 from ultralytics import YOLO
 from ultralytics.nn.modules import Detect
 from ultralytics.nn.modules.head import RTDETRDecoder
-from ultralytics.nn.tasks import BaseModel, DetectionModel, RTDETRDetectionModel, yaml_model_load
+from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel, yaml_model_load
 from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import initialize_weights
 
@@ -160,7 +160,8 @@ class TwoStageHead(Detect):
         nc:int # classes
     ):
         nn.Module.__init__(self)
-        self.net = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=nc+1, box_detections_per_img=self.most, box_score_thresh=.001)
+        choice = dict(box_detections_per_img=self.most, box_score_thresh=.001)
+        self.net = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=nc+1, **choice)
         self.net.transform.__class__ = SameSize
         self.nc, self.nl, self.reg_max, self.no = nc, 5, 1, nc+4
         self.stride, self.cv2, self.cv3 = torch.tensor([4., 8., 16., 32., 64.]), nn.ModuleList(), None
@@ -194,7 +195,8 @@ class TwoStageDetector(DetectionModel):
         net, images = self.model[-1].net, batch['img']
         n, _, h, w = images.shape
         xy, wh = (v*torch.tensor([w, h], device=images.device) for v in batch['bboxes'].to(images.device).split(2, 1))
-        corners, labels, at = torch.cat((xy-wh/2, xy+wh/2), 1), batch['cls'].to(images.device).long().view(-1)+1, batch['batch_idx'].to(images.device).view(-1)
+        cls, at = (batch[k].to(images.device).view(-1) for k in ('cls', 'batch_idx'))
+        corners, labels = torch.cat((xy-wh/2, xy+wh/2), 1), cls.long()+1
         targets = [dict(boxes=corners[at == i], labels=labels[at == i]) for i in range(n)]
         parts = [net, net.rpn, net.roi_heads]
         before = [m.training for m in parts]

@@ -12,7 +12,7 @@ __all__ = ['GAINS', 'V5_ONLY', 'HYP_NAMES', 'SWITCHES', 'OURS', 'ELSEWHERE', 'RA
            'training_key', 'out_of_memory', 'train_once', 'train_through', 'free_memory', 'training_input', 'finish',
            'train_model', 'training_pictures', 'show_batch', 'plot_curves', 'live_curves', 'short_results']
 
-# %% ../nbs/09_train.ipynb #c002
+# %% ../nbs/09_train.ipynb #c003
 import difflib
 import gc
 import hashlib
@@ -49,13 +49,13 @@ if TYPE_CHECKING:
     from ultralytics.data import YOLODataset
     from ultralytics.models.yolo.detect import DetectionTrainer
 
-# %% ../nbs/09_train.ipynb #c006
+# %% ../nbs/09_train.ipynb #c007
 def cache_folder() -> Path:
     "Where ultralytics keeps its settings and downloaded weights for us: `YOLO_CONFIG_DIR` if set, else `livestock_nb` in the user's cache folder."
     home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'livestock_nb'
     return Path(os.environ.setdefault('YOLO_CONFIG_DIR', str(home))).expanduser()
 
-# %% ../nbs/09_train.ipynb #c007
+# %% ../nbs/09_train.ipynb #c008
 @cache
 def quiet_ultralytics() -> ModuleType:
     "`ultralytics` without log lines, telemetry, trackers, automatic installs or font download, and with every core at work. Call it first."
@@ -76,7 +76,7 @@ def quiet_ultralytics() -> ModuleType:
             with whole_file(font) as tmp: shutil.copy(Path(matplotlib.get_data_path())/'fonts/ttf/DejaVuSans.ttf', tmp)
     return ultralytics
 
-# %% ../nbs/09_train.ipynb #c010
+# %% ../nbs/09_train.ipynb #c011
 @cache
 def pick_device(
     device:str=''  # 'cpu', 'mps', the number of a GPU, or '' for the best there is
@@ -90,7 +90,7 @@ def pick_device(
     if not str(device) and have == ['cpu']: print('No GPU found: computing on the CPU.')
     return str(device).removeprefix('cuda:') or have[0]
 
-# %% ../nbs/09_train.ipynb #c013
+# %% ../nbs/09_train.ipynb #c014
 def fetch_weights(
     name:str  # file name of weights
 ) -> Path:  # the file in the cache folder
@@ -107,7 +107,7 @@ def fetch_weights(
     try: return Path(downloads.attempt_download_asset(path, retry=1))
     except (OSError, RuntimeError) as e: raise InputError(f'Weights {name} could not be downloaded ({e}):\n{remedy}') from e
 
-# %% ../nbs/09_train.ipynb #c014
+# %% ../nbs/09_train.ipynb #c015
 def find_weights(
     weights:Path|str  # a path (relative to here or to the project's root), a detector's or description's name, or the name of published weights
 ) -> str:  # a file, or the name of a description inside ultralytics
@@ -125,9 +125,9 @@ def find_weights(
     near = ', '.join(difflib.get_close_matches(str(weights), DETECTORS, 2, .6) or ['nanodet-plus-m', 'yolov5n.yaml', 'yolov5m6u.pt'])
     raise InputError(f'Weights {str(weights)!r} do not exist: give the path of a .pt, .yaml or .cfg file, or a name such as {near}.')
 
-# %% ../nbs/09_train.ipynb #c015
+# %% ../nbs/09_train.ipynb #c016
 def load_model(
-    weights:Path|str  # a .pt, .yaml or .cfg file, a name such as nanodet-plus-m or yolov5n.yaml (from scratch), or published weights such as yolov5m6u.pt
+    weights:Path|str  # a .pt, .yaml or .cfg file, a name such as nanodet-plus-m or yolov5n.yaml (from scratch), or published ones as yolov5m6u.pt
 ) -> 'YOLO':
     """A detector, ready for training or prediction. A description gives one with random weights.
 
@@ -144,7 +144,7 @@ def load_model(
     if model.task != 'detect': raise InputError(f'Weights {weights} are for the task "{model.task}": give those of a detector.')
     return model
 
-# %% ../nbs/09_train.ipynb #c019
+# %% ../nbs/09_train.ipynb #c020
 GAINS = dict(box=(.05, 7.5), cls=(.5, .5))  # the default in YOLOv5 (data/hyps/hyp.scratch-low.yaml), in ultralytics (cfg/default.yaml)
 V5_ONLY = dict(
     obj='no objectness loss, only a class loss', obj_pw='no objectness loss, only a class loss',
@@ -161,7 +161,7 @@ ELSEWHERE = ['data', 'weights', 'imgsz', 'epochs', 'batch', 'device', 'seed']  #
 RATE = ['lr0', 'momentum', 'warmup_bias_lr']  # a rate belongs to its optimizer
 OPTIMIZERS = ['SGD', 'MuSGD', 'Adam', 'Adamax', 'AdamW', 'NAdam', 'RAdam', 'RMSProp', 'auto']
 
-# %% ../nbs/09_train.ipynb #c020
+# %% ../nbs/09_train.ipynb #c021
 def map_hyp(
     name:str, # a hyper-parameter's name
     value:object, # as read
@@ -178,7 +178,7 @@ def map_hyp(
         return row | dict(fate='scaled', new=round(value/theirs*ours, 6), reason=f'default was {theirs}, is {ours}')
     return row
 
-# %% ../nbs/09_train.ipynb #c023
+# %% ../nbs/09_train.ipynb #c024
 def check_switches(
     hyp:dict, # hyper-parameters by name
     source:str  # for the message
@@ -198,7 +198,7 @@ def check_switches(
         wrong.append(f'freeze is {freeze!r}: give a number of layers, or a list of layers.')
     if wrong: raise InputError(f'{source}: {wrong[0]}')
 
-# %% ../nbs/09_train.ipynb #c024
+# %% ../nbs/09_train.ipynb #c025
 def check_hyp(
     hyp:dict, # hyper-parameters by name
     source:str='The hyper-parameters', # for the message
@@ -225,7 +225,7 @@ def check_hyp(
     check_switches(hyp, source)
     return hyp
 
-# %% ../nbs/09_train.ipynb #c025
+# %% ../nbs/09_train.ipynb #c026
 def read_values(
     path:Path|str, # yaml file
     old:bool=False  # see `check_hyp`
@@ -236,7 +236,7 @@ def read_values(
     if not isinstance(values, dict): raise InputError(f'Hyper-parameters {path} are not a list of "name: value" lines.')
     return check_hyp(values, str(path), old)
 
-# %% ../nbs/09_train.ipynb #c026
+# %% ../nbs/09_train.ipynb #c027
 def read_hyp(
     path:Path|str|None  # yaml file; None for ultralytics' defaults
 ) -> tuple[dict, pd.DataFrame]:  # training arguments for `train_model`; the report: name, value, fate, to, new, reason
@@ -250,10 +250,10 @@ def read_hyp(
         rows.append(dict(name='optimizer', value='', fate='mapped', to='optimizer', new='SGD', reason='"auto" would ignore lr0 and momentum'))
     return {r['to']: r['new'] for r in rows if r['fate'] != 'dropped'}, pd.DataFrame(rows, columns=columns)
 
-# %% ../nbs/09_train.ipynb #c029
+# %% ../nbs/09_train.ipynb #c030
 RECIPES = Path(str(files('livestock_nb.configs')/'recipes'))  # those that come with the package
 
-# %% ../nbs/09_train.ipynb #c030
+# %% ../nbs/09_train.ipynb #c031
 def recipe_table() -> pd.DataFrame:  # indexed by name: arguments, what
     "The recipes that come with the package."
     rows = {p.stem: (p.read_text(encoding='utf-8').partition('\n')[0].strip('# '), yaml.safe_load(p.read_text(encoding='utf-8')))
@@ -261,7 +261,7 @@ def recipe_table() -> pd.DataFrame:  # indexed by name: arguments, what
     arguments = {k: ', '.join(f'{a}: {str(v).lower() if isinstance(v, bool) else v}' for a, v in values.items()) for k, (_, values) in rows.items()}
     return pd.DataFrame(dict(arguments=arguments, what={k: what for k, (what, _) in rows.items()})).rename_axis('recipe')
 
-# %% ../nbs/09_train.ipynb #c032
+# %% ../nbs/09_train.ipynb #c033
 def read_recipe(
     recipe:Path|str  # a yaml file of one's own, or the name of one that comes with the package
 ) -> dict:
@@ -272,7 +272,7 @@ def read_recipe(
     near = difflib.get_close_matches(str(recipe), names, 3, .5) or names
     raise InputError(f'There is no recipe {str(recipe)!r}. Nearest: {", ".join(near)}; or give the path of a yaml file.')
 
-# %% ../nbs/09_train.ipynb #c035
+# %% ../nbs/09_train.ipynb #c036
 def read_changes(
     changes:str  # 'name=value name=value'
 ) -> dict:
@@ -282,7 +282,7 @@ def read_changes(
     try: return check_hyp({k: yaml.safe_load(v) for k, v in (word.split('=', 1) for word in changes.split())}, 'changes')
     except yaml.YAMLError as e: raise InputError(f'changes {changes!r} cannot be read: {str(e).splitlines()[0]}') from e
 
-# %% ../nbs/09_train.ipynb #c036
+# %% ../nbs/09_train.ipynb #c037
 def lay_over(
     args:dict, # so far
     values:dict  # that hold from now on
@@ -292,14 +292,14 @@ def lay_over(
     void = void + ['nbs', 'accumulate'] if {'nbs', 'accumulate'} & values.keys() else void
     return {k: v for k, v in args.items() if k not in void} | values
 
-# %% ../nbs/09_train.ipynb #c037
+# %% ../nbs/09_train.ipynb #c038
 def name_optimizer(
     args:dict  # training arguments
 ) -> dict:
     "With SGD named where a rate is given for no optimizer in particular: ultralytics' `auto` would ignore it."
     return dict(optimizer='SGD') | args if {'lr0', 'momentum'} & args.keys() else args
 
-# %% ../nbs/09_train.ipynb #c038
+# %% ../nbs/09_train.ipynb #c039
 def optimizer_recipe(
     name:str  # of an optimizer
 ) -> dict:
@@ -310,7 +310,7 @@ def optimizer_recipe(
     what = 'has no customary rate here: give it with changes="optimizer=… lr0=…"' if name in OPTIMIZERS else 'does not exist'
     raise InputError(f'optimizer {name!r} {what}. Nearest: {", ".join(difflib.get_close_matches(name, have, 3, .4) or have)}.')
 
-# %% ../nbs/09_train.ipynb #c039
+# %% ../nbs/09_train.ipynb #c040
 def lay_recipes(
     hyp:dict, # training arguments from `read_hyp`
     recipe:Path|str|None='', # see `read_recipe`; several names joined by '+'
@@ -329,10 +329,10 @@ def lay_recipes(
     report = pd.DataFrame([(k, v, source) for source, values in layers for k, v in values.items()], columns=['name', 'value', 'source'])
     return args, report.assign(holds=report.name.isin(args) & ~report.name.duplicated(keep='last'))
 
-# %% ../nbs/09_train.ipynb #c042
+# %% ../nbs/09_train.ipynb #c043
 LIMIT = 100_000_000  # bytes of the delivered weights file
 
-# %% ../nbs/09_train.ipynb #c043
+# %% ../nbs/09_train.ipynb #c044
 def check_size(
     size:int, # bytes
     limit:int=LIMIT  # bytes
@@ -341,7 +341,7 @@ def check_size(
     if size > limit: raise InputError(f'The weights take {size:,} bytes, over the limit of {limit:,}: take a smaller model, e.g. yolov5m6u.pt.')
     return size
 
-# %% ../nbs/09_train.ipynb #c046
+# %% ../nbs/09_train.ipynb #c047
 def read_data(
     folder:Path|str  # of data.yaml
 ) -> dict:  # train and val (absolute paths of the lists), names, nc
@@ -353,7 +353,7 @@ def read_data(
     try: return check_det_dataset(str(path), autodownload=False)
     except Exception as e: raise InputError(f'{path} cannot be used: {str(e).splitlines()[0]}') from e  # yaml, syntax, type, file errors …
 
-# %% ../nbs/09_train.ipynb #c048
+# %% ../nbs/09_train.ipynb #c049
 def listed(
     listing:Path|str  # a text file with an image a line, relative to its folder
 ) -> list[str]:  # paths, sorted as ultralytics sorts them
@@ -362,7 +362,7 @@ def listed(
     except (OSError, UnicodeDecodeError) as e: raise InputError(f'{listing} has to be a text file with an image a line: {e}') from e
     return sorted(str(Path(listing).parent/line.strip()) for line in lines if line.strip())
 
-# %% ../nbs/09_train.ipynb #c049
+# %% ../nbs/09_train.ipynb #c050
 def has_boxes(
     image:str  # path
 ) -> bool:
@@ -371,7 +371,7 @@ def has_boxes(
     label = Path(img2label_paths([image])[0])
     return label.exists() and bool(label.read_bytes().strip())
 
-# %% ../nbs/09_train.ipynb #c050
+# %% ../nbs/09_train.ipynb #c051
 def choose_images(
     data:Path|str, # folder of data.yaml
     extra:Path|str|None='', # folder of a second one
@@ -394,7 +394,7 @@ def choose_images(
     df.loc[surplus, 'side'] = 'left out'
     return df.sort_values(['side', 'path'], ignore_index=True)
 
-# %% ../nbs/09_train.ipynb #c052
+# %% ../nbs/09_train.ipynb #c053
 def write_chosen(
     chosen:pd.DataFrame, # from `choose_images`
     names:dict, # class names by number
@@ -408,7 +408,7 @@ def write_chosen(
     save_text(yaml.safe_dump(dict(train='train.txt', val=valid, names=dict(names)), sort_keys=False), out/'data.yaml')
     return out
 
-# %% ../nbs/09_train.ipynb #c053
+# %% ../nbs/09_train.ipynb #c054
 @contextmanager
 def no_label_cache() -> Iterator[None]:
     "Inside, ultralytics reads labels from their files, leaves nothing beside them, and saves no image anew because of bytes after its end."
@@ -417,7 +417,7 @@ def no_label_cache() -> Iterator[None]:
     images = patch('ultralytics.data.utils._replace_image', lambda path, write: None)
     with patch(place('load'), side_effect=FileNotFoundError), patch(place('save'), save), images: yield
 
-# %% ../nbs/09_train.ipynb #c054
+# %% ../nbs/09_train.ipynb #c055
 @cache
 def say_once(
     where:str, # a folder: the same text about another one is said as well
@@ -426,14 +426,14 @@ def say_once(
     "Print `text` above the bars, unless this process has."
     tqdm.write(text)
 
-# %% ../nbs/09_train.ipynb #c055
+# %% ../nbs/09_train.ipynb #c056
 class ReadingBar(tqdm):
     "Stands in for ultralytics' own bar while it reads a dataset; gone when done."
     desc = property(lambda self: 'Reading', lambda self, text: None)
 
     def __init__(self, *args, **kwargs): super().__init__(*args, **kwargs | dict(disable=False, leave=False))
 
-# %% ../nbs/09_train.ipynb #c056
+# %% ../nbs/09_train.ipynb #c057
 def open_dataset(
     build:Callable, # makes an ultralytics dataset of the images in a list
     listing:str, # a text file with an image a line
@@ -452,7 +452,7 @@ def open_dataset(
         say_once(str(listing), f'{Path(listing).name}: {len(lost)} of {len(wanted)} images cannot be used: {some}')
     return dataset
 
-# %% ../nbs/09_train.ipynb #c057
+# %% ../nbs/09_train.ipynb #c058
 class TrainingInput:
     "What goes into a `DetectionTrainer`, checked; `full` means that data.yaml names the train images as valid ones, so there is no valid set."
     full = False
@@ -473,7 +473,7 @@ class TrainingInput:
     def get_dataloader(self, dataset_path, batch_size=16, rank=0, mode='train'):
         return self.train_loader if mode == 'val' and self.full else super().get_dataloader(dataset_path, batch_size, rank, mode)
 
-# %% ../nbs/09_train.ipynb #c059
+# %% ../nbs/09_train.ipynb #c060
 class TrainingSteps(ResumableTraining, TrainingInput):
     "What a `DetectionTrainer` does after each epoch; `watch` is called with the results so far."
     scored, watch = False, None
@@ -490,7 +490,7 @@ class TrainingSteps(ResumableTraining, TrainingInput):
 
     def final_eval(self) -> None: "Nothing: each epoch's weights were validated in their turn."
 
-# %% ../nbs/09_train.ipynb #c061
+# %% ../nbs/09_train.ipynb #c062
 @contextmanager
 def training_bar(
     trainer:'DetectionTrainer', # not yet started
@@ -512,10 +512,10 @@ def training_bar(
     finally:
         for bar in bars: bar.close()
 
-# %% ../nbs/09_train.ipynb #c063
+# %% ../nbs/09_train.ipynb #c064
 PLACES = ('model', 'data', 'project', 'name', 'save_dir', 'device', 'workers', 'cache', 'exist_ok', 'cfg', 'tracker', 'source')
 
-# %% ../nbs/09_train.ipynb #c064
+# %% ../nbs/09_train.ipynb #c065
 def deliver(
     trained:Path, # checkpoint that ultralytics wrote
     path:Path, # of the delivered file
@@ -535,7 +535,7 @@ def deliver(
     with whole_file(path) as tmp: tmp.write_bytes(buffer.getbuffer())
     return path
 
-# %% ../nbs/09_train.ipynb #c065
+# %% ../nbs/09_train.ipynb #c066
 def training_args(
     hyp:dict, # hyper-parameters from `read_hyp`
     device:str  # from `pick_device`
@@ -544,7 +544,7 @@ def training_args(
     gpu = device not in ('cpu', 'mps')
     return dict(amp=gpu, workers=min(8, os.cpu_count()) if gpu else 0, cache='ram', plots=False, deterministic=True) | hyp
 
-# %% ../nbs/09_train.ipynb #c066
+# %% ../nbs/09_train.ipynb #c067
 def make_trainer(
     model:'YOLO', # from `load_model`
     args:dict  # of ultralytics
@@ -556,7 +556,7 @@ def make_trainer(
     trainer.model = trainer.get_model(model.model.yaml, model.model if model.ckpt and trainer.args.pretrained else None)
     return trainer
 
-# %% ../nbs/09_train.ipynb #c068
+# %% ../nbs/09_train.ipynb #c069
 def data_code(
     folder:Path|str  # of data.yaml
 ) -> int:
@@ -569,7 +569,7 @@ def data_code(
             code = zlib.crc32(path.read_bytes() if path.exists() else b'', zlib.crc32(path.name.encode(), code))
     return code
 
-# %% ../nbs/09_train.ipynb #c069
+# %% ../nbs/09_train.ipynb #c070
 def training_key(
     data:Path|str, # folder of data.yaml
     weights:Path|str, # see `load_model`
@@ -581,7 +581,7 @@ def training_key(
     parts = [args, start, data_code(data), info['names'], info['val'] == info['train'], quiet_ultralytics().__version__]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
-# %% ../nbs/09_train.ipynb #c071
+# %% ../nbs/09_train.ipynb #c072
 def out_of_memory(
     error:BaseException
 ) -> bool:
@@ -589,7 +589,7 @@ def out_of_memory(
     signs = ('out of memory', 'allocate memory', 'CUBLAS_STATUS_ALLOC_FAILED', 'CUDNN_STATUS_INTERNAL_ERROR', 'unable to find an engine')
     return isinstance(error, MemoryError) or any(s.lower() in str(error).lower() for s in signs)
 
-# %% ../nbs/09_train.ipynb #c073
+# %% ../nbs/09_train.ipynb #c074
 def train_once(
     weights:Path|str, # see `load_model`
     args:dict, # of ultralytics
@@ -606,7 +606,7 @@ def train_once(
     with training_bar(trainer, desc): trainer.train()
     return trainer.state
 
-# %% ../nbs/09_train.ipynb #c074
+# %% ../nbs/09_train.ipynb #c075
 def train_through(
     weights:Path|str, # see `load_model`
     args:dict, # of ultralytics
@@ -632,14 +632,14 @@ def train_through(
         tqdm.write(f'Out of memory: going on with batch {args["batch"]}.')
         free_memory()
 
-# %% ../nbs/09_train.ipynb #c075
+# %% ../nbs/09_train.ipynb #c076
 def free_memory() -> None:
     "Give back what a failed attempt held, on a GPU too."
     import torch
     gc.collect()
     if torch.cuda.is_available(): torch.cuda.empty_cache()
 
-# %% ../nbs/09_train.ipynb #c076
+# %% ../nbs/09_train.ipynb #c077
 def training_input(
     data:Path|str, # folder of data.yaml
     out:Path, # of the training
@@ -656,7 +656,7 @@ def training_input(
     if not extra and not own.get('full') and own.get('background', 1) == 1: return data, args
     return write_chosen(choose_images(data, extra and Path(extra).resolve(), **own, seed=seed), info['names'], out/'lists'), args
 
-# %% ../nbs/09_train.ipynb #c077
+# %% ../nbs/09_train.ipynb #c078
 def finish(
     state:dict, # the last epoch's
     out:Path  # of the training
@@ -668,7 +668,7 @@ def finish(
     for name in ('work', 'lists'): shutil.rmtree(out/name, ignore_errors=True)
     return out/'best.pt'
 
-# %% ../nbs/09_train.ipynb #c078
+# %% ../nbs/09_train.ipynb #c079
 def train_model(
     data:Path|str, # folder of data.yaml
     out:Path|str, # folder of best.pt, results.csv and args.yaml
@@ -698,7 +698,7 @@ def train_model(
     folders = [out/'work', *([Path(mirror).resolve()] if mirror else [])]
     return finish(train_through(weights, args, folders, key, desc, watch), out)
 
-# %% ../nbs/09_train.ipynb #c080
+# %% ../nbs/09_train.ipynb #c081
 def training_pictures(
     data:Path|str, # folder of data.yaml
     hyp:dict, # training arguments from `read_hyp`
@@ -721,7 +721,7 @@ def training_pictures(
     seen = [dataset[i] for i in np.linspace(0, len(dataset)-1, min(count, len(dataset))).astype(int)]
     return show_batch(seen)
 
-# %% ../nbs/09_train.ipynb #c081
+# %% ../nbs/09_train.ipynb #c082
 def show_batch(
     samples:list[dict]  # of an ultralytics dataset: img (3, height, width) RGB, bboxes (n, 4) as fractions xc yc w h, cls (n, 1)
 ) -> plt.Figure:
@@ -733,7 +733,7 @@ def show_batch(
     boxes = from_yolo(pd.DataFrame(rows), images) if rows else box_table([])
     return show_grid(images, boxes, read=lambda row: frames[row.image]['img'].permute(1, 2, 0).numpy())
 
-# %% ../nbs/09_train.ipynb #c083
+# %% ../nbs/09_train.ipynb #c084
 def plot_curves(
     results:pd.DataFrame  # results.csv: a row an epoch
 ) -> plt.Figure:
@@ -753,7 +753,7 @@ def plot_curves(
         ax.legend(fontsize=8)
     return fig
 
-# %% ../nbs/09_train.ipynb #c086
+# %% ../nbs/09_train.ipynb #c087
 def live_curves() -> Callable:  # to be called with the results so far
     "`plot_curves` in one place of the notebook, replaced with every call."
     from IPython.display import display
@@ -766,7 +766,7 @@ def live_curves() -> Callable:  # to be called with the results so far
         else: shown.append(display(fig, display_id=True))
     return draw
 
-# %% ../nbs/09_train.ipynb #c088
+# %% ../nbs/09_train.ipynb #c089
 def short_results(
     results:pd.DataFrame  # results.csv: a row an epoch
 ) -> pd.DataFrame:  # indexed by epoch: train loss, valid loss, precision, recall, mAP@.5, mAP@.5:.95, rate
