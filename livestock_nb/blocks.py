@@ -243,15 +243,10 @@ class AnchorHead(Head):
         self.na, self.scale_xy = self.sizes.shape[1], list(scale_xy)
         self.out = nn.ModuleList(nn.Conv2d(c, self.na*(5+nc), 1) for c in ch)
 
-    @property
-    def anchors(self) -> Tensor: return self.sizes  # (levels, anchors, 2), px
-
-    @anchors.setter
-    def anchors(self, value:Tensor) -> None: self.sizes = value
+    anchors = property(lambda self: self.sizes, lambda self, value: setattr(self, 'sizes', value))  # (levels, anchors, 2), px
 
     def decode_map(self, t:Tensor, i:int) -> tuple[Tensor, Tensor]:
-        n, s = t.shape[0], self.scale_xy[i]
-        xy, wh, obj, cls = t.view(n, self.na, 5+self.nc, -1).split((2, 2, 1, self.nc), 2)
+        s, (xy, wh, obj, cls) = self.scale_xy[i], t.view(t.shape[0], self.na, 5+self.nc, -1).split((2, 2, 1, self.nc), 2)
         xy = (xy.sigmoid()*s - (s-1)/2 + self.corners(t))*self.stride[i]
         wh = wh.clamp(max=8).exp()*self.anchors[i][:, :, None].type_as(t)
         boxes, scores = torch.cat((xy, wh), 2), obj.sigmoid()*cls.sigmoid()
@@ -342,13 +337,11 @@ class NanoHead(Head):
         self.tower = nn.ModuleList(nn.Sequential(Separable(c, c, k), Separable(c, c, k)) for c in ch)
         self.out = nn.ModuleList(nn.Conv2d(c, self.no, 1) for c in ch)
 
-    def maps(self, x:list[Tensor]) -> list[Tensor]:
-        return super().maps([tower(v) for v, tower in zip(x, self.tower, strict=True)])
+    def maps(self, x:list[Tensor]) -> list[Tensor]: return super().maps([m(v) for v, m in zip(x, self.tower, strict=True)])
 
     def decode_map(self, t:Tensor, i:int) -> tuple[Tensor, Tensor]:
         cls, sides = t.flatten(2).split((self.nc, 4*self.bins), 1)
-        sides = (sides.view(t.shape[0], 4, self.bins, -1).softmax(2)*self.steps).sum(2)
-        before, after = sides.split(2, 1)  # left and top, right and bottom
+        before, after = (sides.view(t.shape[0], 4, self.bins, -1).softmax(2)*self.steps).sum(2).split(2, 1)  # left, top; right, bottom
         return torch.cat((self.corners(t, self.at) + (after-before)/2, after+before), 1)*self.stride[i], cls.sigmoid()
 
     def bias_init(self) -> None:
