@@ -171,6 +171,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'livestock_nb.detectors.anchor_iou': ('detectors.html#anchor_iou', 'livestock_nb/detectors.py'),
                                         'livestock_nb.detectors.box_sizes': ('detectors.html#box_sizes', 'livestock_nb/detectors.py'),
                                         'livestock_nb.detectors.build_model': ('detectors.html#build_model', 'livestock_nb/detectors.py'),
+                                        'livestock_nb.detectors.classes_in': ('detectors.html#classes_in', 'livestock_nb/detectors.py'),
                                         'livestock_nb.detectors.count_gflops': ('detectors.html#count_gflops', 'livestock_nb/detectors.py'),
                                         'livestock_nb.detectors.describe': ('detectors.html#describe', 'livestock_nb/detectors.py'),
                                         'livestock_nb.detectors.fit_anchors': ('detectors.html#fit_anchors', 'livestock_nb/detectors.py'),
