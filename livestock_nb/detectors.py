@@ -268,9 +268,9 @@ def classes_in(
     return [v for v in vars(module).values() if isinstance(v, type) and v.__module__.startswith(package)]
 
 # %% ../nbs/07d_detectors.ipynb #c027
-VISION = [import_module(f'torchvision.{name}') for name in (
+VISION = [import_module(f'torchvision.{name}') for name in (  # where the parts of a Faster R-CNN are defined
     'models.detection.faster_rcnn', 'models.detection.rpn', 'models.detection.anchor_utils', 'models.detection.backbone_utils',
-    'models.detection._utils', 'models._utils', 'models.resnet', 'ops.feature_pyramid_network', 'ops.poolers', 'ops.misc')]  # where the parts of a Faster R-CNN are defined
+    'models.detection._utils', 'models._utils', 'models.resnet', 'ops.feature_pyramid_network', 'ops.poolers', 'ops.misc')]
 OURS = [FarmDetector, SetDetector, SetDecoder, SameSize, TwoStageDetector, TwoStageHead, *classes_in(blocks, blocks.__name__)]
 torch.serialization.add_safe_globals([*OURS, *(c for module in VISION for c in classes_in(module, 'torchvision.')), box_iou])
 
