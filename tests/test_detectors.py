@@ -51,7 +51,7 @@ def models() -> dict:
 def test_every_row_is_tested(): assert set(WEIGHS) == set(DETECTORS)
 
 
-@pytest.mark.parametrize('name', [n for n in WEIGHS if n not in OWN])
+@pytest.mark.parametrize('name', [pytest.param(n, marks=LONG) if WEIGHS[n][0] > 100 else n for n in WEIGHS if n not in OWN])
 def test_parameters_of_libraries(name):
     model = build_model(name, 80)
     assert sum(p.numel() for p in model.parameters())/1e6 == pytest.approx(WEIGHS[name][0], rel=.005)
@@ -174,7 +174,7 @@ def agree(name:str, folder, imgsz:int=128) -> None:
     assert (np.abs(got-want)/(np.abs(want) + 1e-3*scale)).max() < 1e-3
 
 
-@pytest.mark.parametrize('name', [n if n in ('yolo-fastestv2', 'nanodet-plus-m') else pytest.param(n, marks=LONG) for n in [*OWN, 'faster-rcnn']])
+@pytest.mark.parametrize('name', [n if n == 'yolo-fastestv2' else pytest.param(n, marks=LONG) for n in [*OWN, 'faster-rcnn']])
 def test_onnx_agrees(tmp_path, monkeypatch, name):
     for module in ('onnx', 'onnxslim', 'onnxruntime'): pytest.importorskip(module)
     monkeypatch.setattr('livestock_nb.train.cache_folder', lambda: tmp_path/'cache')
@@ -185,7 +185,7 @@ def test_onnx_agrees(tmp_path, monkeypatch, name):
 class Killed(Exception): "Stands for a process that is no more."
 
 
-@pytest.mark.parametrize('name', ['yolo-fastestv2', 'nanodet-plus-m'])
+@pytest.mark.parametrize('name', [n if n == 'yolo-fastestv2' else pytest.param(n, marks=LONG) for n in SMALL])
 def test_trains_and_goes_on_after_a_kill(tmp_path, name):
     pytest.importorskip('livestock_nb.criteria', reason='this package has no criteria')
     from test_train import make_dataset
