@@ -112,28 +112,34 @@ def fetch_weights(
 
 # %% ../nbs/09_train.ipynb #c015
 def find_weights(
-    weights:Path|str  # a path (relative to here or to the project's root), a model description's name, or the name of published weights
+    weights:Path|str  # a path (relative to here or to the project's root), a detector's or description's name, or the name of published weights
 ) -> str:  # a file, or the name of a description inside ultralytics
     "Where `weights` are. Raises `InputError` if nowhere."
     quiet_ultralytics()
     from ultralytics.utils.checks import check_yolov5u_filename
+
+    from livestock_nb.detectors import DETECTORS, describe
+    if str(weights) in DETECTORS: return describe(str(weights))
     name, kind = check_yolov5u_filename(str(weights), verbose=False), Path(weights).suffix
     for p in (Path(weights).expanduser(), project_root()/weights):
-        if p.is_file() and kind in ('.pt', '.yaml', '.yml'): return str(p)
+        if p.is_file() and kind in ('.pt', '.yaml', '.yml', '.cfg'): return str(p)
     if Path(name).name == name and kind in ('.yaml', '.yml'): return name
     if Path(name).name == name and kind == '.pt': return str(fetch_weights(name))
-    raise InputError(f'Weights {str(weights)!r} do not exist: give the path of a .pt or .yaml file, or a name such as yolov5n.yaml or yolov5m6u.pt.')
+    near = ', '.join(difflib.get_close_matches(str(weights), DETECTORS, 2, .6) or ['nanodet-plus-m', 'yolov5n.yaml', 'yolov5m6u.pt'])
+    raise InputError(f'Weights {str(weights)!r} do not exist: give the path of a .pt, .yaml or .cfg file, or a name such as {near}.')
 
 # %% ../nbs/09_train.ipynb #c016
 def load_model(
-    weights:Path|str  # a .pt or .yaml file, a description's name such as yolov5n.yaml (from scratch), or published weights such as yolov5m6u.pt
+    weights:Path|str  # a .pt, .yaml or .cfg file, a name such as nanodet-plus-m or yolov5n.yaml (from scratch), or published ones as yolov5m6u.pt
 ) -> 'YOLO':
-    """A detector, ready for training or prediction. A .yaml gives one with random weights.
+    """A detector, ready for training or prediction. A description gives one with random weights.
 
     Raises `InputError` naming `weights` where they cannot be had, cannot be read, or are not a detector's.
     """
-    ultralytics, path = quiet_ultralytics(), find_weights(weights)
-    try: model = ultralytics.YOLO(path)
+    path = find_weights(weights)
+    from livestock_nb.detectors import open_detector
+    try: model = open_detector(path)
+    except InputError: raise
     except Exception as e:  # a damaged or foreign file ends in any of a dozen exceptions
         kind = 'model description' if path.endswith(('.yaml', '.yml')) else 'checkpoint'
         raise InputError(f'Weights {weights} cannot be read as an ultralytics {kind} ({str(e).splitlines()[0] if str(e) else type(e).__name__}):\n'
@@ -496,7 +502,8 @@ class TrainingInput:
         return data
 
     def get_model(self, cfg=None, weights=None, verbose=False):
-        model = super().get_model(cfg, weights, False)
+        from livestock_nb.detectors import own_model
+        model = own_model(self, cfg, weights) or super().get_model(cfg, weights, False)
         check_size(2*sum(p.numel() for p in model.parameters()))
         return channels_last(model) if self.device.type == 'cpu' and self.args.channels_last else model
 
@@ -561,6 +568,7 @@ def deliver(
     ckpt, buffer = strip_optimizer(trained), io.BytesIO()
     args = {k: v for k, v in ckpt['train_args'].items() if k not in PLACES}
     ckpt['model'].args = args
+    if hasattr(ckpt['model'], 'slim'): ckpt['model'].slim()  # of what only training needs
     ckpt['model'].yaml['yaml_file'] = Path(ckpt['model'].yaml.get('yaml_file', '')).name
     torch.save(ckpt | dict(train_args=args, train_results={}, git=None, date=''), buffer)
     check_size(buffer.tell(), limit)
