@@ -28,11 +28,11 @@ def pairs(
 
 # %% ../nbs/15_cli.ipynb #c006
 def run(
-    args:argparse.Namespace  # config, run, variables, params, until, force
+    args:argparse.Namespace  # config, run, variables, params, until, force, mirror
 ) -> None:
     "Run a config's stages."
     from livestock_nb.pipeline import run_config
-    folder = run_config(args.config, args.run, pairs(args.variables, '-v'), pairs(args.params, '-p'), args.until, args.force)
+    folder = run_config(args.config, args.run, pairs(args.variables, '-v'), pairs(args.params, '-p'), args.until, args.force, args.mirror)
     print(f'Report: {folder/"report.html"}')
     for delivered in sorted(folder.glob('*.csv')): print(f'Delivered: {delivered}')
 
@@ -205,6 +205,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_run_arguments(running)
     running.add_argument('--until', metavar='STAGE', help='the last stage to run')
     running.add_argument('--force', metavar='STAGE', action='append', default=[], help='run a stage although nothing changed')
+    running.add_argument('--mirror', metavar='DIR', help='a folder on a disk that outlives this machine: stages come from there and go there')
     add_run_arguments(command('status', status))
     command('report', report).add_argument('run', metavar='DIR', help='a run folder')
     cleaning = command('clean', clean)

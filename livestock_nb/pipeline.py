@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['SECRET', 'FOLDED', 'MEANING', 'BULKY', 'HALF', 'nearest', 'packaged', 'read_config', 'find_notebook',
            'notebook_parameters', 'as_path', 'cast', 'expand', 'check_names', 'resolve_params', 'stage_name',
-           'make_plan', 'file_stamp', 'hash_files', 'top_level', 'imported', 'code_used', 'digest', 'stage_key',
-           'read_json', 'is_done', 'versions', 'masked', 'hide_secrets', 'scrub', 'execute', 'run_stage', 'end_orphans',
+           'make_plan', 'file_stamp', 'file_sha', 'hash_files', 'top_level', 'imported', 'code_used', 'digest',
+           'stage_key', 'read_json', 'is_done', 'versions', 'masked', 'hide_secrets', 'scrub', 'execute', 'run_stage',
+           'stage_zips', 'pack_stage', 'mirror_stage', 'unpack_stage', 'restore_run', 'mirrored', 'end_orphans',
            'locked', 'stage_states', 'run_stages', 'status', 'report_cells', 'as_text', 'summary', 'write_report',
-           'run_config', 'run_folders', 'is_bulky', 'leftovers', 'clean', 'make_inputs', 'open_stage']
+           'open_mirror', 'mirror_results', 'run_config', 'run_folders', 'is_bulky', 'leftovers', 'clean',
+           'make_inputs', 'open_stage']
 
 # %% ../nbs/14_pipeline.ipynb #c002
 import ast
@@ -21,9 +23,12 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -208,6 +213,13 @@ def file_stamp(
     return [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
 
 # %% ../nbs/14_pipeline.ipynb #c026
+def file_sha(
+    path:Path  # a file
+) -> str:  # 64 hexadecimal digits
+    "The sha256 of its bytes."
+    with path.open('rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+
+# %% ../nbs/14_pipeline.ipynb #c027
 def hash_files(
     root:Path, # a file, or a folder with all that is below it
     known:dict[str, list]  # path -> stamp and hash of earlier calls; is extended
@@ -218,11 +230,11 @@ def hash_files(
     for p in tqdm(paths, desc=f'checking {root.name}', unit='file', delay=5):
         said, stamp = known.get(str(p)), file_stamp(p)
         if not (isinstance(said, list) and len(said) == 2 and said[0] == stamp and re.fullmatch('[0-9a-f]{64}', str(said[1]))):
-            with p.open('rb') as f: known[str(p)] = [stamp, hashlib.file_digest(f, 'sha256').hexdigest()]
+            known[str(p)] = [stamp, file_sha(p)]
         result[p.relative_to(root).as_posix()] = known[str(p)][1]
     return result
 
-# %% ../nbs/14_pipeline.ipynb #c028
+# %% ../nbs/14_pipeline.ipynb #c029
 def top_level(
     source:str  # a module's text
 ) -> dict[str, tuple[str, ast.stmt]]:  # name -> whole lines of its definition, and the definition
@@ -236,7 +248,7 @@ def top_level(
         found |= {n: ('\n'.join(lines[first-1:node.end_lineno]), node) for n in names if n}
     return found
 
-# %% ../nbs/14_pipeline.ipynb #c029
+# %% ../nbs/14_pipeline.ipynb #c030
 def imported(
     tree:ast.AST  # some code
 ) -> set[tuple[str, str]]:  # (module of this package, name)
@@ -245,7 +257,7 @@ def imported(
     pairs = {(n.module.removeprefix('livestock_nb.'), a.name) for n in froms for a in n.names}  # the export makes imports relative
     return {(module, name) for module, name in pairs if module != 'pipeline'}
 
-# %% ../nbs/14_pipeline.ipynb #c030
+# %% ../nbs/14_pipeline.ipynb #c031
 def code_used(
     notebook:Path  # a stage's notebook
 ) -> dict[str, str]:  # 'notebook' or 'module.name' -> source
@@ -262,14 +274,14 @@ def code_used(
         waiting |= imported(node) | {(module, n.id) for n in ast.walk(node) if isinstance(n, ast.Name)}
     return code
 
-# %% ../nbs/14_pipeline.ipynb #c032
+# %% ../nbs/14_pipeline.ipynb #c033
 def digest(
     obj:dict|list|str  # anything json can say
 ) -> str:  # 64 hexadecimal digits
     "One hash for a nested value, whatever the order of its keys."
     return hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()
 
-# %% ../nbs/14_pipeline.ipynb #c033
+# %% ../nbs/14_pipeline.ipynb #c034
 def stage_key(
     stage:dict, # name, notebook, params, kinds
     run:Path, # the run's folder
@@ -286,7 +298,7 @@ def stage_key(
     named = {f: sha for f, sha in named.items() if re.match('(recipes|spaces)/.*yaml$', f)}  # what a parameter can mean by a word
     return digest([params, code, named, outside, {n: made[n] for n in before & set(made)}])
 
-# %% ../nbs/14_pipeline.ipynb #c035
+# %% ../nbs/14_pipeline.ipynb #c036
 def read_json(
     path:Path  # may be missing, or half of a file that something else wrote
 ) -> dict:  # empty where there is nothing to read
@@ -295,7 +307,7 @@ def read_json(
     except (OSError, ValueError, RecursionError): return {}
     return found if isinstance(found, dict) else {}
 
-# %% ../nbs/14_pipeline.ipynb #c036
+# %% ../nbs/14_pipeline.ipynb #c037
 def is_done(
     record:dict, # of the stage
     key:str, # its key now
@@ -307,7 +319,7 @@ def is_done(
     now = hash_files(out, known) if out.is_dir() else {}
     return all(now.get(f) == sha for f, sha in files.items())
 
-# %% ../nbs/14_pipeline.ipynb #c037
+# %% ../nbs/14_pipeline.ipynb #c038
 def versions() -> dict[str, str]:
     "Python and the packages whose versions could matter to a result."
     found = {'python': sys.version.split()[0]}
@@ -316,17 +328,17 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError: found[name] = 'not installed'
     return found
 
-# %% ../nbs/14_pipeline.ipynb #c039
+# %% ../nbs/14_pipeline.ipynb #c040
 SECRET = re.compile(r'(^|_)(token|password|passwd|passphrase|secret|credential|api_?key|access_?key|key)s?($|_)', re.I)
 
-# %% ../nbs/14_pipeline.ipynb #c040
+# %% ../nbs/14_pipeline.ipynb #c041
 def masked(
     values:dict  # of parameters or variables, by name
 ) -> dict:
     "The values, with three stars for those whose name says that they are secret."
     return {k: '***' if SECRET.search(k) and v else v for k, v in values.items()}
 
-# %% ../nbs/14_pipeline.ipynb #c042
+# %% ../nbs/14_pipeline.ipynb #c043
 def hide_secrets(
     notebook:Path, # with a cell tagged `parameters`
     secrets:dict[str, str]  # parameter -> value
@@ -338,7 +350,7 @@ def hide_secrets(
     nb.cells.insert(at + 1, nbformat.v4.new_code_cell(code))
     return nb, {names[p]: str(v) for p, v in secrets.items()}
 
-# %% ../nbs/14_pipeline.ipynb #c043
+# %% ../nbs/14_pipeline.ipynb #c044
 def scrub(
     text:str, # of a notebook or message
     secrets:dict[str, str]  # parameter -> value
@@ -348,7 +360,7 @@ def scrub(
         if len(str(v)) > 5: text = text.replace(json.dumps(str(v))[1:-1], '***').replace(str(v), '***')
     return text
 
-# %% ../nbs/14_pipeline.ipynb #c045
+# %% ../nbs/14_pipeline.ipynb #c046
 def execute(
     stage:dict, # name, notebook, params
     run:Path  # the run's folder
@@ -372,7 +384,7 @@ def execute(
     finally:
         if secrets and copy.exists(): save_text(scrub(copy.read_text(encoding='utf-8'), secrets), copy)
 
-# %% ../nbs/14_pipeline.ipynb #c046
+# %% ../nbs/14_pipeline.ipynb #c047
 def run_stage(
     stage:dict, # name, notebook, params
     run:Path, # the run's folder
@@ -391,7 +403,109 @@ def run_stage(
     record |= dict(state='done', seconds=round(time.monotonic() - begun, 1), files=hash_files(out, known))
     save_json(record, path)
 
-# %% ../nbs/14_pipeline.ipynb #c048
+# %% ../nbs/14_pipeline.ipynb #c049
+def stage_zips(
+    stage:str, # its name
+    mirror:Path  # the mirror's folder
+) -> list[Path]:
+    "The zips of a stage on the mirror, the newest first."
+    return sorted((p for p in mirror.glob('*.zip') if re.fullmatch(rf'{re.escape(stage)}\.\d{{6}}\.[0-9a-f]{{16}}', p.stem)), reverse=True)
+
+# %% ../nbs/14_pipeline.ipynb #c050
+def pack_stage(
+    stage:str, # its name
+    run:Path, # the run's folder
+    path:Path  # the zip
+) -> Path:  # `path`
+    "What a stage has made so far, its record and its notebook in one zip, which is the same for the same content."
+    home, names = run/stage, [f'records/{stage}.json', f'notebooks/{stage}.ipynb']
+    made = [p.relative_to(home) for p in home.rglob('*') if p.is_file()]
+    names += sorted(f'{stage}/{p.as_posix()}' for p in made if not any(part.startswith('.') for part in p.parts))
+    with whole_file(path) as tmp, zipfile.ZipFile(tmp, 'w') as z:
+        for name in names:
+            try: data = (run/name).read_bytes()
+            except OSError: continue  # a running stage may just have deleted it
+            z.writestr(zipfile.ZipInfo(name), data)
+    return path
+
+# %% ../nbs/14_pipeline.ipynb #c051
+def mirror_stage(
+    stage:str, # its name
+    run:Path, # the run's folder
+    mirror:Path  # has to be there: where Drive has gone, a folder of that name would be on the disk that dies
+) -> bool:
+    "Put what a stage has made on the mirror, read it back, and leave two zips of the stage there. What fails is said, and is False."
+    try:
+        if not mirror.is_dir(): raise OSError('its folder is gone')
+        local = pack_stage(stage, run, run/'.mirror.zip')
+        before, sha = stage_zips(stage, mirror), file_sha(local)
+        if before and before[0].stem.endswith(sha[:16]): return True
+        number = int(before[0].stem.split('.')[-2]) + 1 if before else 0
+        with whole_file(mirror/f'{stage}.{number:06}.{sha[:16]}.zip') as tmp: shutil.copyfile(local, tmp)
+        if file_sha(newest := stage_zips(stage, mirror)[0]) != sha: raise OSError(f'{newest.name} is not what was written')
+        for old in stage_zips(stage, mirror)[2:]: old.unlink(missing_ok=True)
+    except OSError as e: return tqdm.write(f'The mirror {mirror} failed for {stage} ({e}); the run goes on without it.', file=sys.stderr) or False
+    finally: (run/'.mirror.zip').unlink(missing_ok=True)
+    return True
+
+# %% ../nbs/14_pipeline.ipynb #c052
+def unpack_stage(
+    path:Path, # a zip of `mirror_stage`
+    stage:str, # its name
+    run:Path  # the run's folder
+) -> bool:  # False where the zip is not whole, or holds what no stage has made
+    "Put a stage back as it was mirrored; its record comes last."
+    try:
+        if path.stem.rpartition('.')[2] != file_sha(path)[:16]: return False
+        with zipfile.ZipFile(path) as z:
+            own = [f'records/{stage}.json', f'notebooks/{stage}.ipynb']
+            inside = lambda n: n.startswith(f'{stage}/') and '..' not in Path(n).parts and '\\' not in n
+            if not all(n in own or inside(n) for n in z.namelist()): return False
+            for name in sorted(z.namelist(), key=lambda n: n == own[0]):
+                with whole_file(run/name) as tmp: tmp.write_bytes(z.read(name))
+    except (OSError, zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, zlib.error): return False
+    return True
+
+# %% ../nbs/14_pipeline.ipynb #c053
+def restore_run(
+    stages:list[str], # names
+    run:Path, # the run's folder
+    mirror:Path  # the mirror's folder
+) -> list[str]:  # names of the stages that were had back
+    "Take from the mirror what this disk does not have, each stage from its newest zip that is whole. Says where one was not."
+    back = []
+    for stage in (s for s in stages if not (run/'records'/f'{s}.json').exists()):
+        zips = stage_zips(stage, mirror)
+        if any(unpack_stage(path, stage, run) for path in zips): back.append(stage)
+        elif zips: tqdm.write(f'{stage} on the mirror {mirror} is not whole: it runs again.', file=sys.stderr)
+    return back
+
+# %% ../nbs/14_pipeline.ipynb #c055
+@contextmanager
+def mirrored(
+    stage:str, # that runs within it
+    run:Path, # the run's folder
+    mirror:Path|None, # None for none
+    every:float=120  # seconds
+) -> Iterator[None]:
+    "Mirror a stage while it runs, where it has made something new, and when it has ended, well or not."
+    if mirror is None:
+        yield
+        return
+    ended, size = threading.Event(), lambda: sum(p.stat().st_size for p in (run/stage).rglob('*') if p.is_file())
+    def watch() -> None:
+        while not ended.wait(every):
+            with suppress(OSError):  # of a file that the stage has just deleted
+                if size() < 1 << 28: mirror_stage(stage, run, mirror)  # more than that, frames for one, waits until it is all there
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try: yield
+    finally:
+        ended.set()
+        thread.join()
+        mirror_stage(stage, run, mirror)
+
+# %% ../nbs/14_pipeline.ipynb #c057
 def end_orphans(
     run:Path  # the run's folder, locked by this process
 ) -> None:
@@ -401,7 +515,7 @@ def end_orphans(
             if p.pid != os.getpid() and p.environ().get('LIVESTOCK_RUN') == str(run): p.kill()
         except (psutil.Error, OSError): continue
 
-# %% ../nbs/14_pipeline.ipynb #c049
+# %% ../nbs/14_pipeline.ipynb #c058
 @contextmanager
 def locked(
     run:Path  # the run's folder; made where it is missing
@@ -421,7 +535,7 @@ def locked(
         os.environ.pop('LIVESTOCK_RUN', None)
         lock.release()
 
-# %% ../nbs/14_pipeline.ipynb #c050
+# %% ../nbs/14_pipeline.ipynb #c059
 def stage_states(
     stages:list[dict], # from `make_plan`
     run:Path, # the run's folder
@@ -439,22 +553,26 @@ def stage_states(
         record = read_json(path)  # the caller may have run it
         made[stage['name']] = digest([key, record.get('key'), record.get('files')])
 
-# %% ../nbs/14_pipeline.ipynb #c051
+# %% ../nbs/14_pipeline.ipynb #c060
 def run_stages(
     stages:list[dict], # from `make_plan`
     run:Path, # the run's folder, locked
-    force:list[str]  # stages to run although nothing changed
+    force:list[str], # stages to run although nothing changed
+    mirror:Path|None=None  # folder on a disk that outlives this machine
 ) -> None:
     "Run what is not done, in order, with a line for each stage: how many are through, the time so far and the time left."
+    if mirror and (back := restore_run([s['name'] for s in stages], run, mirror)): print(f'From the mirror: {", ".join(back)}.', file=sys.stderr)
     known, begun = read_json(run/'.hashes.json'), time.monotonic()
     for i, (stage, key, record) in enumerate(stage_states(stages, run, known, force)):
         bar = tqdm.format_meter(i, len(stages), time.monotonic() - begun, ncols=80, prefix='stages', unit='stage')
         print(f'{bar}  {stage["name"]}{" (done before)" if record else ""}', file=sys.stderr, flush=True)
-        if not record: run_stage(stage, run, key, known)
+        if not record:
+            with mirrored(stage['name'], run, mirror): run_stage(stage, run, key, known)
+        elif mirror and not stage_zips(stage['name'], mirror): mirror_stage(stage['name'], run, mirror)
         save_json(known, run/'.hashes.json')
     print(tqdm.format_meter(len(stages), len(stages), time.monotonic() - begun, ncols=80, prefix='stages', unit='stage'), file=sys.stderr)
 
-# %% ../nbs/14_pipeline.ipynb #c052
+# %% ../nbs/14_pipeline.ipynb #c061
 def status(
     config:Path|str, # a yaml file or a packaged config's name
     run:Path|str|None=None, # the run's folder; runs/CONFIG below the current folder where not given
@@ -470,7 +588,7 @@ def status(
         rows.append(dict(stage=stage['name'], state=state, seconds=(record or {}).get('seconds', float('nan'))))
     return pd.DataFrame(rows)
 
-# %% ../nbs/14_pipeline.ipynb #c054
+# %% ../nbs/14_pipeline.ipynb #c063
 def report_cells(
     nb:nbformat.NotebookNode, # an executed stage notebook
     stage:str  # its name: makes the cells' ids differ from other stages'
@@ -486,7 +604,7 @@ def report_cells(
         if c.cell_type == 'code': c.outputs = [o for o in c.outputs if o.get('name') != 'stderr']
     return cells
 
-# %% ../nbs/14_pipeline.ipynb #c055
+# %% ../nbs/14_pipeline.ipynb #c064
 FOLDED = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js_requirejs %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
@@ -499,18 +617,18 @@ FOLDED = """{% extends 'lab/index.html.j2' %}
 <details style="margin-left: 1em"><summary style="color: #666; cursor: pointer">code</summary>{{ super() }}</details>
 {% endblock %}"""
 
-# %% ../nbs/14_pipeline.ipynb #c056
+# %% ../nbs/14_pipeline.ipynb #c065
 MEANING = """AP is the average precision at that IoU. `challenge` is what the challenge's scorer computes, `coco` is COCO's AP (101 points, at most
 300 boxes an image); `boxes` are the answer's, `rows` the submission's."""
 
-# %% ../nbs/14_pipeline.ipynb #c057
+# %% ../nbs/14_pipeline.ipynb #c066
 def as_text(
     value:object  # a name or a value
 ) -> str:  # markdown
     "A text that markdown shows as it is, whatever it holds."
     return re.sub(r'([\\`*_{}\[\]()#+!|~$-])', r'\\\1', html.escape(one_line(value)))
 
-# %% ../nbs/14_pipeline.ipynb #c059
+# %% ../nbs/14_pipeline.ipynb #c068
 def summary(
     run:Path, # the run's folder
     records:list[dict]  # of its stages
@@ -526,7 +644,7 @@ def summary(
     setting = f'Config: {as_text(Path(told.get("config", "")).name)}; {chosen}. With {used}. In all {times.seconds.sum():.0f} s.'
     return '\n\n'.join([f'# {as_text(run.name)}', *scores, MEANING if scores else '', delivered, setting, times.to_html(**table)])
 
-# %% ../nbs/14_pipeline.ipynb #c060
+# %% ../nbs/14_pipeline.ipynb #c069
 def write_report(
     run:Path|str  # a run's folder
 ) -> Path:  # report.html in it
@@ -545,17 +663,42 @@ def write_report(
     html, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=cells), resources=dict(metadata=dict(name=run.name)))
     return save_text(html, run/'report.html')
 
-# %% ../nbs/14_pipeline.ipynb #c061
+# %% ../nbs/14_pipeline.ipynb #c070
+def open_mirror(
+    mirror:Path  # a folder on a disk that outlives this machine
+) -> Path:  # `mirror`, which is there and can be written
+    "Make the mirror's folder. Raises `InputError` where that disk is not there."
+    try:
+        mirror.mkdir(parents=True, exist_ok=True)
+        save_text('', mirror/'.open')
+    except OSError as e: raise InputError(f'The mirror {mirror} cannot be written ({e.strerror}): is the disk mounted?') from e
+    return mirror
+
+# %% ../nbs/14_pipeline.ipynb #c071
+def mirror_results(
+    run:Path, # the run's folder
+    mirror:Path  # the mirror's folder
+) -> None:
+    "Copy what lies in the run's folder itself: what was delivered, the report, the record. What fails is said."
+    for path in (p for p in sorted(run.iterdir()) if p.is_file() and not p.name.startswith('.')):
+        try:
+            if not mirror.is_dir(): raise OSError('its folder is gone')
+            with whole_file(mirror/path.name) as tmp: shutil.copyfile(path, tmp)
+            if file_sha(mirror/path.name) != file_sha(path): raise OSError('it is not what was written')
+        except OSError as e: tqdm.write(f'The mirror {mirror} failed for {path.name} ({e}).', file=sys.stderr)
+
+# %% ../nbs/14_pipeline.ipynb #c072
 def run_config(
     config:Path|str, # a yaml file or a packaged config's name
     run:Path|str|None=None, # the run's folder; runs/CONFIG below the current folder where not given
     given:dict[str, str]|None=None, # -v values
     params:dict[str, str]|None=None, # -p values
     until:str|None=None, # the last stage to run
-    force:list[str]|None=None  # stages to run although nothing changed
+    force:list[str]|None=None, # stages to run although nothing changed
+    mirror:Path|str|None=None  # folder on a disk that outlives this machine, such as Drive: stages come from there and go there
 ) -> Path:  # the run's folder
     "Run every stage that is not done, in order, then write the record, the delivered file and the report."
-    run = Path(run or Path('runs')/Path(config).stem).resolve()
+    run, mirror = Path(run or Path('runs')/Path(config).stem).resolve(), mirror and Path(mirror).resolve()
     stages, deliver = make_plan(config, run, given, params, [s for s in [until, *(force or [])] if s])
     names = [s['name'] for s in stages]
     with locked(run):
@@ -563,17 +706,18 @@ def run_config(
         plan = [dict(name=s['name'], params=masked(s['params']), notebook=s['notebook'].name) for s in stages]
         variables = masked(read_config(config)['vars'] | (given or {}))
         save_json(dict(config=str(config), variables=variables, versions=versions(), stages=plan), run/'record.json')
-        run_stages(todo, run, force or [])
+        run_stages(todo, run, force or [], mirror and open_mirror(mirror))
         if deliver and Path(deliver).exists():
             with whole_file(run/Path(deliver).name) as tmp: shutil.copyfile(deliver, tmp)
         write_report(run)
+        if mirror: mirror_results(run, mirror)
     return run
 
-# %% ../nbs/14_pipeline.ipynb #c063
+# %% ../nbs/14_pipeline.ipynb #c074
 BULKY = {'.jpg', '.jpeg', '.png', '.bmp', '.zip', '.npy', '.npz', '.cache'}  # suffixes of what can be made again, below a stage's folder
 HALF = re.compile(r'\..*\.tmp(\.\w+)?$|\..*\.parts$')  # names of `whole_file`, and of the parts of an unfinished submission
 
-# %% ../nbs/14_pipeline.ipynb #c064
+# %% ../nbs/14_pipeline.ipynb #c075
 def run_folders(
     folder:Path|str  # a run's folder, or one that holds run folders
 ) -> list[Path]:
@@ -583,7 +727,7 @@ def run_folders(
     if not found: raise InputError(f'{folder} is no run folder, and holds none: give one that `livestock run` or `livestock grid` has written.')
     return found
 
-# %% ../nbs/14_pipeline.ipynb #c065
+# %% ../nbs/14_pipeline.ipynb #c076
 def is_bulky(
     path:Path, # a file
     stage:Path  # the folder of the stage that made it
@@ -591,7 +735,7 @@ def is_bulky(
     "Can this be made again? Pictures, zips and arrays in a folder of a stage's folder can; what lies in the stage's folder itself is a result."
     return path.parent != stage and path.suffix.lower() in BULKY
 
-# %% ../nbs/14_pipeline.ipynb #c066
+# %% ../nbs/14_pipeline.ipynb #c077
 def leftovers(
     run:Path|str, # a run's folder
     keep_days:float=7  # younger stages are left as they are
@@ -608,7 +752,7 @@ def leftovers(
         if stage is not None: rows.append(dict(stage=stage, file=path.relative_to(run).as_posix(), bytes=s.st_size if s.st_nlink == 1 else 0))
     return pd.DataFrame(rows, columns=['stage', 'file', 'bytes'])
 
-# %% ../nbs/14_pipeline.ipynb #c067
+# %% ../nbs/14_pipeline.ipynb #c078
 def clean(
     folder:Path|str, # a run's folder, or one that holds run folders
     keep_days:float=7, # younger stages are left as they are
@@ -626,7 +770,7 @@ def clean(
         rows += [dict(run=run.name, stage=stage or 'left by kills', files=len(g), bytes=int(g.bytes.sum())) for stage, g in found.groupby('stage')]
     return pd.DataFrame(rows, columns=['run', 'stage', 'files', 'bytes'])
 
-# %% ../nbs/14_pipeline.ipynb #c070
+# %% ../nbs/14_pipeline.ipynb #c081
 def make_inputs(
     stage:str, # the earliest stage whose output is missing, of configs/test.yaml
     run:Path  # the run folder of configs/test.yaml
@@ -637,7 +781,7 @@ def make_inputs(
     done = subprocess.run([sys.executable, '-c', door, 'run', 'test', '--run', str(run), '--until', stage], cwd=run.parents[1])
     if done.returncode: raise InputError(f'The stage {stage} of configs/test.yaml failed: run `livestock run test --until {stage}` to see why.')
 
-# %% ../nbs/14_pipeline.ipynb #c071
+# %% ../nbs/14_pipeline.ipynb #c082
 def open_stage(
     out:Path|str, # the stage's output folder; made where it is missing
     *inputs:Path|str  # what the stage reads; '' stands for nothing and comes back as None, a bare name that is no file as it is

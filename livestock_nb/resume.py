@@ -87,6 +87,7 @@ def save_state(
         raise InputError(f'The checkpoint {first} cannot be written ({e}): make room and run again; what is finished is kept.') from e
     for path in mirrors:
         try:
+            if not path.parent.is_dir() and state['epoch']: raise OSError('its folder is gone')  # a new one would be on the disk that dies
             with whole_file(path) as tmp: shutil.copyfile(first, tmp)
             keep_two(path, key)
         except OSError as e: tqdm.write(f'The mirror {path.parent} failed ({e}); the training goes on without it.', file=sys.stderr)
