@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['pairs', 'run', 'status', 'report', 'clean', 'check', 'score', 'compare', 'grid', 'infer', 'add_run_arguments',
-           'add_definition', 'add_score_arguments', 'add_infer_arguments', 'make_parser', 'main']
+           'add_goal_arguments', 'add_clean_arguments', 'add_definition', 'add_score_arguments', 'add_infer_arguments',
+           'make_parser', 'main']
 
 # %% ../nbs/15_cli.ipynb #c002
 import argparse
@@ -143,6 +144,24 @@ def add_run_arguments(
     parser.add_argument('-p', dest='params', action='append', default=[], metavar='STAGE.PARAM=VALUE', help='set a parameter of a stage')
 
 # %% ../nbs/15_cli.ipynb #c017
+def add_goal_arguments(
+    parser:argparse.ArgumentParser  # of the command `run`
+) -> None:
+    "What only `run` takes."
+    parser.add_argument('--until', metavar='STAGE', help='the last stage to run')
+    parser.add_argument('--force', metavar='STAGE', action='append', default=[], help='run a stage although nothing changed')
+    parser.add_argument('--mirror', metavar='DIR', help='a folder on a disk that outlives this machine: stages come from there and go there')
+
+# %% ../nbs/15_cli.ipynb #c018
+def add_clean_arguments(
+    parser:argparse.ArgumentParser  # of the command `clean`
+) -> None:
+    "What `clean` takes."
+    parser.add_argument('run', metavar='DIR', help='a run folder, or a folder of runs')
+    parser.add_argument('--keep-days', type=float, default=7, metavar='N', help='leave stages alone that were done in the last N days (default: 7)')
+    parser.add_argument('--yes', action='store_true', help='remove it; else only say what would go')
+
+# %% ../nbs/15_cli.ipynb #c019
 def add_definition(
     parser:argparse.ArgumentParser  # of a command that scores
 ) -> None:
@@ -150,7 +169,7 @@ def add_definition(
     parser.add_argument('--iou', type=float, default=.75, help='a box is found where it overlaps by this much (default: .75)')
     parser.add_argument('--definition', choices=['challenge', 'coco'], default='challenge', help="the challenge's or COCO's (default: challenge)")
 
-# %% ../nbs/15_cli.ipynb #c018
+# %% ../nbs/15_cli.ipynb #c020
 def add_score_arguments(
     scoring:argparse.ArgumentParser, # of the command `score`
     comparing:argparse.ArgumentParser  # of the command `compare`
@@ -166,7 +185,7 @@ def add_score_arguments(
         parser.add_argument('--json', action='store_true', help='print json')
         add_definition(parser)
 
-# %% ../nbs/15_cli.ipynb #c019
+# %% ../nbs/15_cli.ipynb #c021
 def add_infer_arguments(
     parser:argparse.ArgumentParser  # of the command `infer`
 ) -> None:
@@ -189,7 +208,7 @@ def add_infer_arguments(
     parser.add_argument('--nms-free', action='store_true', help='take the one-to-one head of YOLOv10 and YOLO26')
     parser.add_argument('--device', default='', help='of torch: cpu, 0 (the first GPU), … (default: the best there is)')
 
-# %% ../nbs/15_cli.ipynb #c020
+# %% ../nbs/15_cli.ipynb #c022
 def make_parser() -> argparse.ArgumentParser:
     "The commands and what they take."
     door = argparse.ArgumentParser(prog='livestock', description='From AI Hub zips to a detector and a scored submission.')
@@ -201,17 +220,11 @@ def make_parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=what, description=what)
         sub.set_defaults(function=function)
         return sub
-    running = command('run', run)
-    add_run_arguments(running)
-    running.add_argument('--until', metavar='STAGE', help='the last stage to run')
-    running.add_argument('--force', metavar='STAGE', action='append', default=[], help='run a stage although nothing changed')
-    running.add_argument('--mirror', metavar='DIR', help='a folder on a disk that outlives this machine: stages come from there and go there')
+    add_run_arguments(running := command('run', run))
+    add_goal_arguments(running)
     add_run_arguments(command('status', status))
     command('report', report).add_argument('run', metavar='DIR', help='a run folder')
-    cleaning = command('clean', clean)
-    cleaning.add_argument('run', metavar='DIR', help='a run folder, or a folder of runs')
-    cleaning.add_argument('--keep-days', type=float, default=7, metavar='N', help='leave stages alone that were done in the last N days (default: 7)')
-    cleaning.add_argument('--yes', action='store_true', help='remove it; else only say what would go')
+    add_clean_arguments(command('clean', clean))
     checking = command('check', check)
     checking.add_argument('zips', metavar='DIR', help='folder of the zips')
     checking.add_argument('--quick', action='store_true', help='headers only: no checksums, no files that end early')
@@ -225,7 +238,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_definition(gridding)
     return door
 
-# %% ../nbs/15_cli.ipynb #c022
+# %% ../nbs/15_cli.ipynb #c024
 def main(
     argv:list[str]|None=None  # the words after `livestock`; those of the process where not given
 ) -> None:
@@ -240,5 +253,5 @@ def main(
         print('\nlivestock: interrupted; the same command goes on from here.', file=sys.stderr)
         sys.exit(130)
 
-# %% ../nbs/15_cli.ipynb #c025
+# %% ../nbs/15_cli.ipynb #c027
 if __name__ == '__main__' and '__file__' in globals(): main()

@@ -271,7 +271,7 @@ def keep_first(
     problems = [dict(image=f.image, kind='species unknown', detail=where(f)) for f in files[files.species == ''].itertuples()]
     problems += [dict(image=f.image, kind='duplicate name', detail=where(f)) for f in known[again].itertuples()]
     kept = known[~again]
-    broken = kept[kept.member.map(lambda m: bool(CONTROL.search(re.split(r'[/\\]', m)[-1])))]
+    broken = kept[kept.kind.eq('images') & kept.member.map(lambda m: bool(CONTROL.search(re.split(r'[/\\]', m)[-1])))]
     problems += [dict(image=f.image, kind='odd name', detail=f'{where(f)} is {f.member!r}') for f in broken.itertuples()]
     odd = kept[kept.said.ne('') & kept.said.ne(kept.species) & kept.kind.eq('images')]
     problems += [dict(image=f.image, kind='species disagrees', detail=f'{where(f)} ({f.species})') for f in odd.itertuples()]

@@ -698,7 +698,7 @@ def run_config(
     mirror:Path|str|None=None  # folder on a disk that outlives this machine, such as Drive: stages come from there and go there
 ) -> Path:  # the run's folder
     "Run every stage that is not done, in order, then write the record, the delivered file and the report."
-    run, mirror = Path(run or Path('runs')/Path(config).stem).resolve(), mirror and Path(mirror).resolve()
+    run, mirror = Path(run or Path('runs')/Path(config).stem).resolve(), mirror and Path(mirror).absolute()
     stages, deliver = make_plan(config, run, given, params, [s for s in [until, *(force or [])] if s])
     names = [s['name'] for s in stages]
     with locked(run):

@@ -355,7 +355,7 @@ def test_nothing_is_told_and_nothing_waits_without_a_network(tmp_path: Path):
     env = os.environ | dict(YOLO_CONFIG_DIR=str(tmp_path))
     for name in ('YOLO_OFFLINE', 'ULTRALYTICS_SAFE_LOAD'): env.pop(name, None)
     done = subprocess.run([sys.executable, '-c', NO_NETWORK], env=env, capture_output=True, text=True)
-    assert done.stdout.startswith('fine'), done.stderr[-2000:]
+    assert 'fine' in done.stdout, done.stderr[-2000:]
 
 
 # ---- chance

@@ -134,7 +134,7 @@ def test_kills_at_random_moments_cost_only_what_was_running(project: Path, tmp_p
     if LONG: run_config(config, whole)
     stages = [s['name'] for s in read_json(whole/'record.json')['stages']]
     seconds = {s: read_json(whole/'records'/f'{s}.json')['seconds'] for s in stages}
-    share = dict.fromkeys(stages, -(-200//len(stages))) if LONG else dict(intake=4, a=8, b=8)
+    share = dict.fromkeys(stages, -(-200//len(stages))) if LONG else dict(intake=2, a=9, b=9)
     draw, when, run, before = random.Random(0), Counter(), tmp_path/'run', {}
     for stage in stages:
         for _ in range(share[stage]):
