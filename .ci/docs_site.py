@@ -26,7 +26,8 @@ def commands() -> str:
             some = "{" + ",".join(map(str, a.choices)) + "}" if a.choices else a.dest.upper()
             value = "" if not a.option_strings or a.nargs == 0 else a.metavar or some
             rows.append(f"| `{cell(f'{what} {value}'.strip())}` | {cell(said)}{' **(needed)**' if a.required else ''} |")
-        parts.append("\n".join([f"## livestock {name}", "", cell(parser.description.replace("%%", "%")), "", "| | |", "|---|---|", *rows]))
+        head = ["| it takes | what that is |", "|---|---|"]
+        parts.append("\n".join([f"## livestock {name}", "", cell(parser.description.replace("%%", "%")), "", *head, *rows]))
     return "\n\n".join(parts)
 
 
@@ -35,13 +36,15 @@ def measured() -> str:
     return re.search(r"^## Measured\n(.*?)(?=^## |\Z)", (ROOT/"README.md").read_text(encoding="utf-8"), re.M | re.S)[1].strip()
 
 
+def notebooks() -> list[tuple[str, str, str]]:
+    "Each notebook's page, its number and title, and the line under the title."
+    heads = {p: nbformat.read(p, 4).cells[0].source.splitlines() for p in sorted((ROOT/"nbs").glob("*.ipynb"))}
+    return [(f"chapters/{p.name}", f"{p.stem.partition('_')[0]} {head[0].lstrip('# ')}", head[2].lstrip("> ")) for p, head in heads.items()]
+
+
 def chapters() -> str:
-    "A row for each notebook: its title and the line under it."
-    rows = []
-    for path in sorted((ROOT/"nbs").glob("*.ipynb")):
-        title, _, about, *_ = nbformat.read(path, 4).cells[0].source.splitlines()
-        rows.append(f"| [{path.stem[:path.stem.index('_')]} {cell(title.lstrip('# '))}](chapters/{path.name}) | {cell(about.lstrip('> '))} |")
-    return "\n".join(["| | |", "|---|---|", *rows])
+    "A row for each notebook."
+    return "\n".join(["| chapter | about |", "|---|---|", *(f"| [{cell(title)}]({page}) | {cell(about)} |" for page, title, about in notebooks())])
 
 
 MADE = {"commands.md": commands, "measured.md": measured, "index.md": chapters}
@@ -56,5 +59,5 @@ def on_page_markdown(markdown: str, page, **_) -> str:
 def on_config(config, **_):
     "mkdocs' hook: the chapters of the navigation are the notebooks that there are."
     at = next(i for i, entry in enumerate(config.nav) if "Chapters" in entry)
-    config.nav[at] = {"Chapters": [f"chapters/{p.name}" for p in sorted((ROOT/"nbs").glob("*.ipynb"))]}
+    config.nav[at] = {"Chapters": [{title: page} for page, title, _ in notebooks()]}
     return config

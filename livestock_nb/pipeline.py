@@ -12,7 +12,7 @@ __all__ = ['SECRET', 'FOLDED', 'MEANING', 'BULKY', 'HALF', 'nearest', 'packaged'
            'open_mirror', 'mirror_results', 'run_config', 'run_folders', 'is_bulky', 'leftovers', 'clean',
            'make_inputs', 'open_stage']
 
-# %% ../nbs/14_pipeline.ipynb #c002
+# %% ../nbs/14_pipeline.ipynb #c003
 import ast
 import difflib
 import hashlib
@@ -48,7 +48,7 @@ from tqdm import tqdm
 
 from .data import InputError, one_line, project_root, read_yaml, save_json, save_text, whole_file
 
-# %% ../nbs/14_pipeline.ipynb #c005
+# %% ../nbs/14_pipeline.ipynb #c006
 def nearest(
     name:str, # what was typed
     legal:list[str], # what there is
@@ -59,7 +59,7 @@ def nearest(
     close = difflib.get_close_matches(name, legal, n=3, cutoff=.4) or sorted(legal)
     raise InputError(f'There is no {kind} "{name}". Nearest: {", ".join(close)}.')
 
-# %% ../nbs/14_pipeline.ipynb #c007
+# %% ../nbs/14_pipeline.ipynb #c008
 def packaged(
     group:str, # 'notebooks' or 'configs'
     name:str  # a file in it
@@ -67,7 +67,7 @@ def packaged(
     "Where a notebook or config that comes with the package lies, in a checkout and in an installed wheel alike."
     return Path(str(files(f'livestock_nb.{group}')/name))
 
-# %% ../nbs/14_pipeline.ipynb #c008
+# %% ../nbs/14_pipeline.ipynb #c009
 def read_config(
     config:Path|str  # a yaml file, or the name of one that comes with the package, such as demo.yaml
 ) -> dict:  # vars, stages, deliver, and folder: the yaml's own
@@ -82,7 +82,7 @@ def read_config(
         for key in stage: nearest(key, ['notebook', 'name', 'params'], f'key of a stage in {path.name}')
     return dict(dict(vars={}, deliver=None), **cfg, folder=path.parent.resolve())
 
-# %% ../nbs/14_pipeline.ipynb #c009
+# %% ../nbs/14_pipeline.ipynb #c010
 def find_notebook(
     name:str, # '04_split', or the path of a notebook of one's own
     folder:Path  # what a relative path is relative to
@@ -94,7 +94,7 @@ def find_notebook(
     nearest(name, known, 'notebook')
     return packaged('notebooks', f'{name}.ipynb')
 
-# %% ../nbs/14_pipeline.ipynb #c011
+# %% ../nbs/14_pipeline.ipynb #c012
 def notebook_parameters(
     notebook:Path  # with a cell tagged `parameters`
 ) -> dict[str, str]:  # name -> type, as written
@@ -102,7 +102,7 @@ def notebook_parameters(
     cells = [c.source for c in nbformat.read(notebook, 4).cells if 'parameters' in c.metadata.get('tags', [])]
     return dict(re.findall(r'^(\w+)\s*:\s*([\w\[\], ]+?)\s*=', '\n'.join(cells), flags=re.M))
 
-# %% ../nbs/14_pipeline.ipynb #c013
+# %% ../nbs/14_pipeline.ipynb #c014
 def as_path(
     value:str|None, # a path, or for the type 'Union[Path, str]' perhaps a name
     base:Path, # what a relative path is relative to
@@ -113,7 +113,7 @@ def as_path(
     is_path = kind == 'Path' or os.sep in value or (base/value).exists()
     return str((base/value).resolve()) if value and is_path else value
 
-# %% ../nbs/14_pipeline.ipynb #c014
+# %% ../nbs/14_pipeline.ipynb #c015
 def cast(
     value:str|int|float|bool|None, # as read from yaml or typed
     kind:str, # the parameter's type as written
@@ -129,7 +129,7 @@ def cast(
     try: return dict(int=int, float=float).get(kind, str)(value)
     except ValueError as e: raise wrong from e
 
-# %% ../nbs/14_pipeline.ipynb #c016
+# %% ../nbs/14_pipeline.ipynb #c017
 def expand(
     value:str|int|float|bool|None, # a parameter's or variable's value
     base:Path, # what a relative path in it is relative to
@@ -144,7 +144,7 @@ def expand(
     if re.fullmatch(r'\$(\w+|\{\w+\})', value): return inner[used[0]]
     return as_path(Template(value).substitute(inner), base, kind)
 
-# %% ../nbs/14_pipeline.ipynb #c019
+# %% ../nbs/14_pipeline.ipynb #c020
 def check_names(
     cfg:dict, # from `read_config`
     stages:list[dict], # with name and kinds
@@ -164,7 +164,7 @@ def check_names(
     for s in stages:
         for param in s['params']: nearest(param, list(s['kinds']), f'parameter of {s["name"]}')
 
-# %% ../nbs/14_pipeline.ipynb #c020
+# %% ../nbs/14_pipeline.ipynb #c021
 def resolve_params(
     stage:dict, # name, params as in the yaml, kinds
     typed:dict[str, str], # -p values by STAGE.PARAM
@@ -177,14 +177,14 @@ def resolve_params(
     kinds = stage['kinds']
     return {p: cast(as_path(expand(v, base, scope, kinds[p]), base, kinds[p]), kinds[p], f'{stage["name"]}.{p}') for p, (v, base) in raw.items()}
 
-# %% ../nbs/14_pipeline.ipynb #c021
+# %% ../nbs/14_pipeline.ipynb #c022
 def stage_name(
     stage:dict  # of a config
 ) -> str:
     "What a stage is called: its `name`, or its notebook's without the number."
     return stage.get('name') or re.sub(r'^\d+[a-z]?_', '', Path(stage['notebook']).stem)
 
-# %% ../nbs/14_pipeline.ipynb #c022
+# %% ../nbs/14_pipeline.ipynb #c023
 def make_plan(
     config:Path|str|dict, # a yaml file, a packaged config's name, or what `read_config` gave
     run:Path, # the run's folder
@@ -204,7 +204,7 @@ def make_plan(
         scope[s['name']] = (s['params']['out'], run)  # from here on, so that a stage can only name an earlier one
     return stages, cfg['deliver'] and expand(cfg['deliver'], cfg['folder'], scope, 'Path')
 
-# %% ../nbs/14_pipeline.ipynb #c025
+# %% ../nbs/14_pipeline.ipynb #c026
 def file_stamp(
     path:Path  # a file
 ) -> list:  # size, mtime, ctime (ns), inode
@@ -212,14 +212,14 @@ def file_stamp(
     s = path.stat()
     return [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
 
-# %% ../nbs/14_pipeline.ipynb #c026
+# %% ../nbs/14_pipeline.ipynb #c027
 def file_sha(
     path:Path  # a file
 ) -> str:  # 64 hexadecimal digits
     "The sha256 of its bytes."
     with path.open('rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
-# %% ../nbs/14_pipeline.ipynb #c027
+# %% ../nbs/14_pipeline.ipynb #c028
 def hash_files(
     root:Path, # a file, or a folder with all that is below it
     known:dict[str, list]  # path -> stamp and hash of earlier calls; is extended
@@ -234,7 +234,7 @@ def hash_files(
         result[p.relative_to(root).as_posix()] = known[str(p)][1]
     return result
 
-# %% ../nbs/14_pipeline.ipynb #c029
+# %% ../nbs/14_pipeline.ipynb #c030
 def top_level(
     source:str  # a module's text
 ) -> dict[str, tuple[str, ast.stmt]]:  # name -> whole lines of its definition, and the definition
@@ -248,7 +248,7 @@ def top_level(
         found |= {n: ('\n'.join(lines[first-1:node.end_lineno]), node) for n in names if n}
     return found
 
-# %% ../nbs/14_pipeline.ipynb #c030
+# %% ../nbs/14_pipeline.ipynb #c031
 def imported(
     tree:ast.AST  # some code
 ) -> set[tuple[str, str]]:  # (module of this package, name)
@@ -257,7 +257,7 @@ def imported(
     pairs = {(n.module.removeprefix('livestock_nb.'), a.name) for n in froms for a in n.names}  # the export makes imports relative
     return {(module, name) for module, name in pairs if module != 'pipeline'}
 
-# %% ../nbs/14_pipeline.ipynb #c031
+# %% ../nbs/14_pipeline.ipynb #c032
 def code_used(
     notebook:Path  # a stage's notebook
 ) -> dict[str, str]:  # 'notebook' or 'module.name' -> source
@@ -274,14 +274,14 @@ def code_used(
         waiting |= imported(node) | {(module, n.id) for n in ast.walk(node) if isinstance(n, ast.Name)}
     return code
 
-# %% ../nbs/14_pipeline.ipynb #c033
+# %% ../nbs/14_pipeline.ipynb #c034
 def digest(
     obj:dict|list|str  # anything json can say
 ) -> str:  # 64 hexadecimal digits
     "One hash for a nested value, whatever the order of its keys."
     return hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()
 
-# %% ../nbs/14_pipeline.ipynb #c034
+# %% ../nbs/14_pipeline.ipynb #c035
 def stage_key(
     stage:dict, # name, notebook, params, kinds
     run:Path, # the run's folder
@@ -298,7 +298,7 @@ def stage_key(
     named = {f: sha for f, sha in named.items() if re.match('(recipes|spaces)/.*yaml$', f)}  # what a parameter can mean by a word
     return digest([params, code, named, outside, {n: made[n] for n in before & set(made)}])
 
-# %% ../nbs/14_pipeline.ipynb #c036
+# %% ../nbs/14_pipeline.ipynb #c037
 def read_json(
     path:Path  # may be missing, or half of a file that something else wrote
 ) -> dict:  # empty where there is nothing to read
@@ -307,7 +307,7 @@ def read_json(
     except (OSError, ValueError, RecursionError): return {}
     return found if isinstance(found, dict) else {}
 
-# %% ../nbs/14_pipeline.ipynb #c037
+# %% ../nbs/14_pipeline.ipynb #c038
 def is_done(
     record:dict, # of the stage
     key:str, # its key now
@@ -319,7 +319,7 @@ def is_done(
     now = hash_files(out, known) if out.is_dir() else {}
     return all(now.get(f) == sha for f, sha in files.items())
 
-# %% ../nbs/14_pipeline.ipynb #c038
+# %% ../nbs/14_pipeline.ipynb #c039
 def versions() -> dict[str, str]:
     "Python and the packages whose versions could matter to a result."
     found = {'python': sys.version.split()[0]}
@@ -328,17 +328,17 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError: found[name] = 'not installed'
     return found
 
-# %% ../nbs/14_pipeline.ipynb #c040
+# %% ../nbs/14_pipeline.ipynb #c041
 SECRET = re.compile(r'(^|_)(token|password|passwd|passphrase|secret|credential|api_?key|access_?key|key)s?($|_)', re.I)
 
-# %% ../nbs/14_pipeline.ipynb #c041
+# %% ../nbs/14_pipeline.ipynb #c042
 def masked(
     values:dict  # of parameters or variables, by name
 ) -> dict:
     "The values, with three stars for those whose name says that they are secret."
     return {k: '***' if SECRET.search(k) and v else v for k, v in values.items()}
 
-# %% ../nbs/14_pipeline.ipynb #c043
+# %% ../nbs/14_pipeline.ipynb #c044
 def hide_secrets(
     notebook:Path, # with a cell tagged `parameters`
     secrets:dict[str, str]  # parameter -> value
@@ -350,7 +350,7 @@ def hide_secrets(
     nb.cells.insert(at + 1, nbformat.v4.new_code_cell(code))
     return nb, {names[p]: str(v) for p, v in secrets.items()}
 
-# %% ../nbs/14_pipeline.ipynb #c044
+# %% ../nbs/14_pipeline.ipynb #c045
 def scrub(
     text:str, # of a notebook or message
     secrets:dict[str, str]  # parameter -> value
@@ -360,7 +360,7 @@ def scrub(
         if len(str(v)) > 5: text = text.replace(json.dumps(str(v))[1:-1], '***').replace(str(v), '***')
     return text
 
-# %% ../nbs/14_pipeline.ipynb #c046
+# %% ../nbs/14_pipeline.ipynb #c047
 def execute(
     stage:dict, # name, notebook, params
     run:Path  # the run's folder
@@ -368,7 +368,7 @@ def execute(
     "Run one notebook with its parameters and keep the executed copy. Raises `InputError` saying which cell's error ended it."
     copy = run/'notebooks'/f'{stage["name"]}.ipynb'
     copy.parent.mkdir(exist_ok=True)
-    secrets = {p: v for p, v in stage['params'].items() if masked({p: v})[p] != v}
+    secrets = {p: v for p, v in stage['params'].items() if isinstance(v, str) and masked({p: v})[p] != v}
     notebook, env = hide_secrets(stage['notebook'], secrets) if secrets else (str(stage['notebook']), {})
     params = {p: v for p, v in stage['params'].items() if p not in secrets}
     try:
@@ -384,7 +384,7 @@ def execute(
     finally:
         if secrets and copy.exists(): save_text(scrub(copy.read_text(encoding='utf-8'), secrets), copy)
 
-# %% ../nbs/14_pipeline.ipynb #c047
+# %% ../nbs/14_pipeline.ipynb #c048
 def run_stage(
     stage:dict, # name, notebook, params
     run:Path, # the run's folder
@@ -403,7 +403,7 @@ def run_stage(
     record |= dict(state='done', seconds=round(time.monotonic() - begun, 1), files=hash_files(out, known))
     save_json(record, path)
 
-# %% ../nbs/14_pipeline.ipynb #c049
+# %% ../nbs/14_pipeline.ipynb #c050
 def stage_zips(
     stage:str, # its name
     mirror:Path  # the mirror's folder
@@ -411,7 +411,7 @@ def stage_zips(
     "The zips of a stage on the mirror, the newest first."
     return sorted((p for p in mirror.glob('*.zip') if re.fullmatch(rf'{re.escape(stage)}\.\d{{6}}\.[0-9a-f]{{16}}', p.stem)), reverse=True)
 
-# %% ../nbs/14_pipeline.ipynb #c050
+# %% ../nbs/14_pipeline.ipynb #c051
 def pack_stage(
     stage:str, # its name
     run:Path, # the run's folder
@@ -428,7 +428,7 @@ def pack_stage(
             z.writestr(zipfile.ZipInfo(name), data)
     return path
 
-# %% ../nbs/14_pipeline.ipynb #c051
+# %% ../nbs/14_pipeline.ipynb #c052
 def mirror_stage(
     stage:str, # its name
     run:Path, # the run's folder
@@ -448,7 +448,7 @@ def mirror_stage(
     finally: (run/'.mirror.zip').unlink(missing_ok=True)
     return True
 
-# %% ../nbs/14_pipeline.ipynb #c052
+# %% ../nbs/14_pipeline.ipynb #c053
 def unpack_stage(
     path:Path, # a zip of `mirror_stage`
     stage:str, # its name
@@ -466,7 +466,7 @@ def unpack_stage(
     except (OSError, zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, zlib.error): return False
     return True
 
-# %% ../nbs/14_pipeline.ipynb #c053
+# %% ../nbs/14_pipeline.ipynb #c054
 def restore_run(
     stages:list[str], # names
     run:Path, # the run's folder
@@ -480,7 +480,7 @@ def restore_run(
         elif zips: tqdm.write(f'{stage} on the mirror {mirror} is not whole: it runs again.', file=sys.stderr)
     return back
 
-# %% ../nbs/14_pipeline.ipynb #c055
+# %% ../nbs/14_pipeline.ipynb #c056
 @contextmanager
 def mirrored(
     stage:str, # that runs within it
@@ -505,7 +505,7 @@ def mirrored(
         thread.join()
         mirror_stage(stage, run, mirror)
 
-# %% ../nbs/14_pipeline.ipynb #c057
+# %% ../nbs/14_pipeline.ipynb #c058
 def end_orphans(
     run:Path  # the run's folder, locked by this process
 ) -> None:
@@ -515,7 +515,7 @@ def end_orphans(
             if p.pid != os.getpid() and p.environ().get('LIVESTOCK_RUN') == str(run): p.kill()
         except (psutil.Error, OSError): continue
 
-# %% ../nbs/14_pipeline.ipynb #c058
+# %% ../nbs/14_pipeline.ipynb #c059
 @contextmanager
 def locked(
     run:Path  # the run's folder; made where it is missing
@@ -535,7 +535,7 @@ def locked(
         os.environ.pop('LIVESTOCK_RUN', None)
         lock.release()
 
-# %% ../nbs/14_pipeline.ipynb #c059
+# %% ../nbs/14_pipeline.ipynb #c060
 def stage_states(
     stages:list[dict], # from `make_plan`
     run:Path, # the run's folder
@@ -553,7 +553,7 @@ def stage_states(
         record = read_json(path)  # the caller may have run it
         made[stage['name']] = digest([key, record.get('key'), record.get('files')])
 
-# %% ../nbs/14_pipeline.ipynb #c060
+# %% ../nbs/14_pipeline.ipynb #c061
 def run_stages(
     stages:list[dict], # from `make_plan`
     run:Path, # the run's folder, locked
@@ -572,7 +572,7 @@ def run_stages(
         save_json(known, run/'.hashes.json')
     print(tqdm.format_meter(len(stages), len(stages), time.monotonic() - begun, ncols=80, prefix='stages', unit='stage'), file=sys.stderr)
 
-# %% ../nbs/14_pipeline.ipynb #c061
+# %% ../nbs/14_pipeline.ipynb #c062
 def status(
     config:Path|str, # a yaml file or a packaged config's name
     run:Path|str|None=None, # the run's folder; runs/CONFIG below the current folder where not given
@@ -588,7 +588,7 @@ def status(
         rows.append(dict(stage=stage['name'], state=state, seconds=(record or {}).get('seconds', float('nan'))))
     return pd.DataFrame(rows)
 
-# %% ../nbs/14_pipeline.ipynb #c063
+# %% ../nbs/14_pipeline.ipynb #c064
 def report_cells(
     nb:nbformat.NotebookNode, # an executed stage notebook
     stage:str  # its name: makes the cells' ids differ from other stages'
@@ -604,7 +604,7 @@ def report_cells(
         if c.cell_type == 'code': c.outputs = [o for o in c.outputs if o.get('name') != 'stderr']
     return cells
 
-# %% ../nbs/14_pipeline.ipynb #c064
+# %% ../nbs/14_pipeline.ipynb #c065
 FOLDED = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js_requirejs %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
@@ -617,18 +617,18 @@ FOLDED = """{% extends 'lab/index.html.j2' %}
 <details style="margin-left: 1em"><summary style="color: #666; cursor: pointer">code</summary>{{ super() }}</details>
 {% endblock %}"""
 
-# %% ../nbs/14_pipeline.ipynb #c065
+# %% ../nbs/14_pipeline.ipynb #c066
 MEANING = """AP is the average precision at that IoU. `challenge` is what the challenge's scorer computes, `coco` is COCO's AP (101 points, at most
 300 boxes an image); `boxes` are the answer's, `rows` the submission's."""
 
-# %% ../nbs/14_pipeline.ipynb #c066
+# %% ../nbs/14_pipeline.ipynb #c067
 def as_text(
     value:object  # a name or a value
 ) -> str:  # markdown
     "A text that markdown shows as it is, whatever it holds."
     return re.sub(r'([\\`*_{}\[\]()#+!|~$-])', r'\\\1', html.escape(one_line(value)))
 
-# %% ../nbs/14_pipeline.ipynb #c068
+# %% ../nbs/14_pipeline.ipynb #c069
 def summary(
     run:Path, # the run's folder
     records:list[dict]  # of its stages
@@ -644,7 +644,7 @@ def summary(
     setting = f'Config: {as_text(Path(told.get("config", "")).name)}; {chosen}. With {used}. In all {times.seconds.sum():.0f} s.'
     return '\n\n'.join([f'# {as_text(run.name)}', *scores, MEANING if scores else '', delivered, setting, times.to_html(**table)])
 
-# %% ../nbs/14_pipeline.ipynb #c069
+# %% ../nbs/14_pipeline.ipynb #c070
 def write_report(
     run:Path|str  # a run's folder
 ) -> Path:  # report.html in it
@@ -663,7 +663,7 @@ def write_report(
     html, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=cells), resources=dict(metadata=dict(name=run.name)))
     return save_text(html, run/'report.html')
 
-# %% ../nbs/14_pipeline.ipynb #c070
+# %% ../nbs/14_pipeline.ipynb #c071
 def open_mirror(
     mirror:Path  # a folder on a disk that outlives this machine
 ) -> Path:  # `mirror`, which is there and can be written
@@ -674,7 +674,7 @@ def open_mirror(
     except OSError as e: raise InputError(f'The mirror {mirror} cannot be written ({e.strerror}): is the disk mounted?') from e
     return mirror
 
-# %% ../nbs/14_pipeline.ipynb #c071
+# %% ../nbs/14_pipeline.ipynb #c072
 def mirror_results(
     run:Path, # the run's folder
     mirror:Path  # the mirror's folder
@@ -687,7 +687,7 @@ def mirror_results(
             if file_sha(mirror/path.name) != file_sha(path): raise OSError('it is not what was written')
         except OSError as e: tqdm.write(f'The mirror {mirror} failed for {path.name} ({e}).', file=sys.stderr)
 
-# %% ../nbs/14_pipeline.ipynb #c072
+# %% ../nbs/14_pipeline.ipynb #c073
 def run_config(
     config:Path|str, # a yaml file or a packaged config's name
     run:Path|str|None=None, # the run's folder; runs/CONFIG below the current folder where not given
@@ -713,11 +713,11 @@ def run_config(
         if mirror: mirror_results(run, mirror)
     return run
 
-# %% ../nbs/14_pipeline.ipynb #c074
+# %% ../nbs/14_pipeline.ipynb #c075
 BULKY = {'.jpg', '.jpeg', '.png', '.bmp', '.zip', '.npy', '.npz', '.cache'}  # suffixes of what can be made again, below a stage's folder
 HALF = re.compile(r'\..*\.tmp(\.\w+)?$|\..*\.parts$')  # names of `whole_file`, and of the parts of an unfinished submission
 
-# %% ../nbs/14_pipeline.ipynb #c075
+# %% ../nbs/14_pipeline.ipynb #c076
 def run_folders(
     folder:Path|str  # a run's folder, or one that holds run folders
 ) -> list[Path]:
@@ -727,7 +727,7 @@ def run_folders(
     if not found: raise InputError(f'{folder} is no run folder, and holds none: give one that `livestock run` or `livestock grid` has written.')
     return found
 
-# %% ../nbs/14_pipeline.ipynb #c076
+# %% ../nbs/14_pipeline.ipynb #c077
 def is_bulky(
     path:Path, # a file
     stage:Path  # the folder of the stage that made it
@@ -735,7 +735,7 @@ def is_bulky(
     "Can this be made again? Pictures, zips and arrays in a folder of a stage's folder can; what lies in the stage's folder itself is a result."
     return path.parent != stage and path.suffix.lower() in BULKY
 
-# %% ../nbs/14_pipeline.ipynb #c077
+# %% ../nbs/14_pipeline.ipynb #c078
 def leftovers(
     run:Path|str, # a run's folder
     keep_days:float=7  # younger stages are left as they are
@@ -752,7 +752,7 @@ def leftovers(
         if stage is not None: rows.append(dict(stage=stage, file=path.relative_to(run).as_posix(), bytes=s.st_size if s.st_nlink == 1 else 0))
     return pd.DataFrame(rows, columns=['stage', 'file', 'bytes'])
 
-# %% ../nbs/14_pipeline.ipynb #c078
+# %% ../nbs/14_pipeline.ipynb #c079
 def clean(
     folder:Path|str, # a run's folder, or one that holds run folders
     keep_days:float=7, # younger stages are left as they are
@@ -770,7 +770,7 @@ def clean(
         rows += [dict(run=run.name, stage=stage or 'left by kills', files=len(g), bytes=int(g.bytes.sum())) for stage, g in found.groupby('stage')]
     return pd.DataFrame(rows, columns=['run', 'stage', 'files', 'bytes'])
 
-# %% ../nbs/14_pipeline.ipynb #c081
+# %% ../nbs/14_pipeline.ipynb #c082
 def make_inputs(
     stage:str, # the earliest stage whose output is missing, of configs/test.yaml
     run:Path  # the run folder of configs/test.yaml
@@ -781,7 +781,7 @@ def make_inputs(
     done = subprocess.run([sys.executable, '-c', door, 'run', 'test', '--run', str(run), '--until', stage], cwd=run.parents[1])
     if done.returncode: raise InputError(f'The stage {stage} of configs/test.yaml failed: run `livestock run test --until {stage}` to see why.')
 
-# %% ../nbs/14_pipeline.ipynb #c082
+# %% ../nbs/14_pipeline.ipynb #c083
 def open_stage(
     out:Path|str, # the stage's output folder; made where it is missing
     *inputs:Path|str  # what the stage reads; '' stands for nothing and comes back as None, a bare name that is no file as it is
