@@ -13,6 +13,8 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from importlib.metadata import version
 
 from .data import InputError
@@ -108,7 +110,8 @@ def grid(
     "Run a config with every combination of some values, and compare the results."
     from livestock_nb.grid import run_grid
     axes = {name: values.split(',') for name, values in pairs(args.axes, '-g').items()}
-    table = run_grid(args.config, args.run, axes, pairs(args.variables, '-v'), pairs(args.params, '-p'), args.answer, args.iou, args.definition)
+    given, params = pairs(args.variables, '-v'), pairs(args.params, '-p')
+    table = run_grid(args.config, args.run, axes, given, params, args.answer, args.iou, args.definition, args.ray)
     print(f'{args.definition}, IoU {args.iou}; differences from the first')
     print(table.to_string(index=False, na_rep='', float_format='{:.4f}'.format))
     if (failed := table[table.failed != '']).size: raise InputError(f'{len(failed)} of {len(table)} variants failed: {"; ".join(failed.variant)}.')
@@ -119,15 +122,20 @@ def infer(
 ) -> None:
     "Predict images into a submission csv; said again after an interruption, it goes on."
     from livestock_nb.infer import images_from, open_network, pick_images, predict_file
+    if args.ray: from livestock_nb.cluster import cluster, write_parts_on_ray
     from livestock_nb.score import read_images_list
-    networks = [open_network(w, args.backend, args.imgsz, device=args.device, precision=args.precision, nms_free=args.nms_free) for w in args.weights]
+    openings = [dict(weights=w, backend=args.backend, imgsz=args.imgsz, device=args.device, precision=args.precision, nms_free=args.nms_free)
+                for w in args.weights]
+    networks = [open_network(**o) for o in openings]
     images, missing = images_from(args.images, sizes=False), []
     if args.wanted:
         images, left = pick_images(images, read_images_list(args.wanted))
         missing = left.image[left.kind == 'not found']
     print(f'{len(images)} images, {networks[0].backend}')
-    problems = predict_file(images, networks, args.out, args.imgsz, args.conf, args.iou, args.batch, args.margin,
-                            kind=args.kind, augment=args.augment, tile=args.tile, trust=args.trust)
+    settings = dict(kind=args.kind, augment=args.augment, tile=args.tile, trust=args.trust)
+    with cluster(args.ray) if args.ray else nullcontext():
+        if args.ray: settings['write'] = partial(write_parts_on_ray, openings=openings)
+        problems = predict_file(images, networks, args.out, args.imgsz, args.conf, args.iou, args.batch, args.margin, **settings)
     if len(problems): print(problems.groupby(['kind', 'action']).image.agg(['size', 'first']).reset_index().to_string(index=False))
     for bad in problems[problems.kind == 'unreadable image'].itertuples(): print(f'livestock: {bad.detail}', file=sys.stderr)
     for image in missing: print(f'livestock: {image} is wanted, but is not among the images given.', file=sys.stderr)
@@ -206,6 +214,7 @@ def add_infer_arguments(
     parser.add_argument('--tile', type=int, default=0, metavar='PX', help='look at tiles with this side too (default: 0, none)')
     parser.add_argument('--trust', type=float, nargs='+', metavar='T', help='weight of each detector where several find together')
     parser.add_argument('--nms-free', action='store_true', help='take the one-to-one head of YOLOv10 and YOLO26')
+    parser.add_argument('--ray', default='', metavar='ADDRESS', help='predict on a Ray cluster: HOST:PORT, or auto')
     parser.add_argument('--device', default='', help='of torch: cpu, 0 (the first GPU), … (default: the best there is)')
 
 # %% ../nbs/15_cli.ipynb #c022
@@ -234,6 +243,7 @@ def make_parser() -> argparse.ArgumentParser:
     gridding = command('grid', grid)
     add_run_arguments(gridding)
     gridding.add_argument('-g', dest='axes', action='append', default=[], metavar='NAME=V1,V2', help='values of a variable or STAGE.PARAM')
+    gridding.add_argument('--ray', default='', metavar='ADDRESS', help='run on a Ray cluster: HOST:PORT, or auto')
     gridding.add_argument('--answer', metavar='CSV', help='what to score against (default: answer.csv beside the test zips)')
     add_definition(gridding)
     return door

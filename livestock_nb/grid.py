@@ -11,6 +11,7 @@ import copy
 import itertools
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -200,7 +201,8 @@ def run_grid(
     params:dict[str, str]|None=None, # -p: STAGE.PARAM, for all variants
     answer:Path|str|None=None, # answer csv; the one beside the test zips where not given
     iou:float=.75, # of the score
-    definition:str='challenge'  # a key of `score.DEFINITIONS`
+    definition:str='challenge', # a key of `score.DEFINITIONS`
+    ray:str=''  # 'auto' or HOST:PORT: stages side by side on a cluster, see `cluster`
 ) -> pd.DataFrame:  # of `grid_table`; also grid.csv and grid.png in `run`
     """Run every variant, sharing what they have in common, then compare them. The same call goes on after a kill.
 
@@ -210,10 +212,11 @@ def run_grid(
         typed = [{k: v for k, v in sets.items() if ('.' in k) == dotted} for dotted in (False, True)]
         plans[', '.join(filter(None, [name, more])) or 'as it is'] = make_plan(cfg, run, (given or {}) | typed[0], (params or {}) | typed[1])
     stages, variants = join_plans(plans, run)
-    with locked(run):
+    if ray: from livestock_nb.cluster import cluster, run_all_on_ray
+    with locked(run), cluster(ray) if ray else nullcontext():
         listed = [dict(name=s['name'], params=masked(s['params']), notebook=s['notebook'].name) for s in stages]
         save_json(dict(config=str(experiment), variables=masked(given or {}), versions=versions(), stages=listed), run/'record.json')
-        why = run_all(stages, run)
+        why = run_all_on_ray(stages, run) if ray else run_all(stages, run)
         answer = Path(answer) if answer else find_answer(stages)
         table = grid_table(variants, why, answer, iou, definition)
         save_table(table, run/'grid.csv')

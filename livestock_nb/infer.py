@@ -18,7 +18,7 @@ import shutil
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -38,7 +38,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from tqdm import tqdm
 
-from .data import (LOOKS, SPECIES, InputError, box_table, image_table, path_text, plain_name, save_table, text_path, whole_file)
+from .data import (LOOKS, SPECIES, InputError, box_table, image_table, path_text, plain_name, read_zipped, save_table, text_path,
+                               whole_file)
 from .engine import VIDEOS, Network, detect, model_labels, open_network, same_size  # noqa: F401  the last are for other chapters
 from .score import DEFINITIONS, EDGES, SUBMISSION_COLUMNS, read_images_list, score
 
@@ -70,8 +71,8 @@ def zip_rows(
             for member in archive.namelist():
                 name = Path(plain_name(member))
                 if name.suffix.lower() not in IMAGES or '__MACOSX' in name.parts: continue
-                try: width, height = image_size(archive.read(member)) if sizes else (0, 0)
-                except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error): width, height = 0, 0
+                try: width, height = image_size(read_zipped(archive, member)) if sizes else (0, 0)
+                except (OSError, RuntimeError, InputError, zipfile.BadZipFile, zlib.error): width, height = 0, 0
                 yield dict(image=name.name, width=width, height=height, zip=path_text(path), member=member)
     except (OSError, zipfile.BadZipFile) as e: raise InputError(f'{path} cannot be read as a zip ({e}): copy it again, or leave it out.') from e
 
@@ -364,6 +365,7 @@ def predict_file(
     batch:int=1, # images a call
     margin:float=2, # 0: decode at full size; else a JPEG's longer side may shrink to this many times `imgsz`
     part:int=500, # images a part
+    write:Callable=write_parts, # what predicts the parts; on a cluster `cluster.write_parts_on_ray` with its openings
     **looks  # kind, augment, tile, trust of `detect`
 ) -> pd.DataFrame:  # problems: image, kind, detail, action
     """Predict any number of images into a submission, in memory that does not grow with them. After a killed call the same call goes on.
@@ -371,7 +373,7 @@ def predict_file(
     path, networks, images = Path(path), as_networks(weights, imgsz=imgsz), images.sort_values(['zip', 'image'], ignore_index=True)
     settings = dict(imgsz=imgsz, conf=conf, iou=iou, batch=batch, margin=margin, **looks)
     answering = [[n.content or os.urandom(8).hex(), n.backend, n.precision, n.nms_free] for n in networks]
-    parts = write_parts(images, networks, home := parts_folder(path, [answering, settings, part], images), part, **settings)
+    parts = write(images, networks, home := parts_folder(path, [answering, settings, part], images), part, **settings)
     merge_parts(parts, path)
     lost = pd.concat([pq.read_table(p, filters=pc.field('LabelName').is_null(), columns=['ImageID', 'detail']).to_pandas() for p in parts] or
                      [pd.DataFrame(columns=['ImageID', 'detail'])])

@@ -44,6 +44,7 @@ from tqdm import tqdm
 
 from .data import (PALETTE, InputError, box_table, from_yolo, image_table, project_root, read_yaml, save_table, save_text, show_grid,
                                whole_file)
+from .ignore import IgnoreRegions
 from .resume import ResumableTraining, newest_state, no_code
 
 if TYPE_CHECKING:
@@ -477,7 +478,7 @@ class TrainingInput:
         return self.train_loader if mode == 'val' and self.full else super().get_dataloader(dataset_path, batch_size, rank, mode)
 
 # %% ../nbs/09_train.ipynb #c059
-class TrainingSteps(ResumableTraining, TrainingInput):
+class TrainingSteps(IgnoreRegions, ResumableTraining, TrainingInput):
     "What a `DetectionTrainer` does after each epoch; `watch` is called with the results so far."
     scored, watch = False, None
 

@@ -256,3 +256,60 @@ def test_a_crop_is_a_window_around_its_box():
     assert middle.images[0].get_array().shape[:2] == (91, 121) and corner.images[0].get_array().shape[:2] == (61, 81)  # 3 × the box, inside the frame
     assert [p.get_xy() for p in middle.patches] == [(50, 20), (40, 30)]  # gold, then the suspect alone
     assert [p.get_xy() for p in corner.patches] == [(160, 90), (0, 0)]
+
+
+# -- the error budget
+
+def one(kind):
+    "A single predicted box with an error of one kind, on one gold cow at 0, and a pig far off."
+    rows = dict(localisation=[box(x=40, confidence=.9)], both=[box(x=40, confidence=.9, label='pig')], missed=[box(x=2, confidence=.9)],
+                duplicate=[box(x=0, confidence=.9), box(x=2, confidence=.8)], background=[box(x=250, y=200, confidence=.9)])
+    rows['class'] = [box(x=2, confidence=.9, label='pig')]
+    return box_table([box(x=0), *([box('b.jpg')] if kind == 'missed' else [])]), box_table(rows[kind])
+
+
+@pytest.mark.parametrize('kind', errors.ERRORS)
+def test_each_error_has_its_name(kind):
+    gold, found = errors.error_kinds(*one(kind))
+    named = set(found.error) | set(gold.error)
+    assert named - {'', 'missed'} == {kind} - {'missed'} and ('missed' in named) == (kind in ('missed', 'background', 'both'))
+
+
+@pytest.mark.parametrize('kind, gives_back', [('localisation', 1), ('class', 1), ('duplicate', 0), ('background', 0), ('missed', .495)])
+def test_mending_gives_back_its_ap(kind, gives_back):
+    budget = errors.error_budget(*errors.error_kinds(*one(kind)), ['a.jpg', 'b.jpg']).set_index('error')
+    assert budget.loc[kind, 'mean'] == pytest.approx(gives_back, abs=.01) and budget.loc[kind, 'count'] == 1
+
+
+def test_a_better_iou_is_asked_of_a_better_threshold():
+    gold, found = box_table([box(x=0)]), box_table([box(x=20, confidence=.9)])  # IoU .67
+    assert [errors.error_kinds(gold, found, iou)[1].error[0] for iou in (.5, .75)] == ['', 'localisation']
+
+
+def test_the_budget_of_all_rows_does_not_depend_on_their_order():
+    kinds, again = errors.error_kinds(GOLD, FOUND), errors.error_kinds(GOLD[::-1], FOUND.sample(frac=1, random_state=0))
+    pd.testing.assert_frame_equal(*(errors.error_budget(*k, IMAGES.image) for k in (kinds, again)))
+
+
+def test_parts_of_the_budget():
+    parts = errors.budget_parts(*errors.error_kinds(GOLD, FOUND), IMAGES.assign(camera=['1', '1', '2', '']))
+    assert set(parts.by) == {'size', 'count', 'camera'} and parts[parts.by == 'camera'].part.unique().tolist() == ['1']
+    assert errors.budget_parts(*errors.error_kinds(NOTHING, NOTHING), IMAGES).empty
+
+
+def test_an_empty_prediction_misses_everything():
+    gold, found = errors.error_kinds(GOLD, NOTHING)
+    assert gold.error.eq('missed').all() and found.empty
+    assert errors.error_budget(gold, found, IMAGES.image).set_index('error')['count']['missed'] == len(GOLD)
+
+
+def test_confusion():
+    table = errors.confusion(GOLD, box_table([*FOUND.to_dict('records'), box(x=152, confidence=.5, label='pig')]))
+    assert table.loc['cow'].tolist() == [1, 1, 1] and table.loc['pig'].tolist() == [0, 1, 0] and table.loc['nothing'].tolist() == [2, 0, 0]
+
+
+def test_a_calibrated_model_has_no_calibration_error():
+    rows = pd.DataFrame(dict(label='cow', confidence=np.repeat([.25, .75], 40), fate=['hit']*10 + ['false']*30 + ['hit']*30 + ['false']*10))
+    assert errors.reliability(rows, 0, 10).ece.max() < 1e-9
+    assert errors.reliability(rows.assign(confidence=.95), 0, 10).ece.max() == pytest.approx(.45)
+    assert errors.reliability(rows[:0]).empty

@@ -14,7 +14,7 @@ from livestock_nb.pipeline import run_config, status
 
 ROOT = Path(__file__).parents[1]
 RUN = ROOT/"runs"/"test"
-STAGES = ["farm", "intake", "eda", "split", "mini", "tune", "train", "errors", "silver", "sweep", "infer"]
+STAGES = ["farm", "intake", "eda", "split", "mini", "tune", "train", "errors", "suspects", "silver", "trial", "sweep", "infer"]
 
 
 @pytest.fixture(scope="module")

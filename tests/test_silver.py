@@ -189,3 +189,187 @@ def test_report_without_any_box():
 def test_plot(boxes):
     assert silver.plot_silver(boxes).get_xlim() == (0, 1)
     plt.close('all')
+
+
+# -- thresholds, regions and images that join
+
+TOLD = pd.DataFrame(dict(label=['cow', 'cow', 'cow', 'pig', 'cow'], kind=['missing']*4 + ['misplaced'], confidence=[.9, .4, .2, .9, .1],
+                         probability=[.97, .85, .3, .2, .99]))
+
+
+def test_thresholds_come_from_probabilities_of_missing_boxes_alone():
+    assert silver.tune_thresholds(TOLD) == {'cow': .4} and silver.tune_thresholds(TOLD, .1) == {'cow': .2, 'pig': .9}
+    assert silver.tune_thresholds(TOLD[:0]) == {}
+
+
+def test_unsure_boxes_become_regions():
+    found = box_table([box(x=250, confidence=.3), box('b.jpg', x=250, confidence=.6), box('p.jpg', x=250, confidence=.95, label='pig'),
+                       box('empty.jpg', confidence=.1)])
+    new = added(silver.merge_silver(GOLD, found, silver.tune_thresholds(TOLD), unsure=silver.tune_thresholds(TOLD, .1)))
+    assert new.set_index('image').ignore.to_dict() == {'a.jpg': True, 'b.jpg': False, 'p.jpg': True}
+    report = silver.silver_report(IMAGES, silver.merge_silver(GOLD, found, {'cow': .5}, unsure={'cow': .2}), IMAGES.image).set_index('species')
+    assert report.silver.to_dict() == {'cow': 1, 'pig': 0}
+
+
+def test_an_image_with_too_few_boxes_receives_none():
+    found = box_table([box(x=250, confidence=.9), *(box('b.jpg', x=110*k, y=100, confidence=.9) for k in range(3))])
+    assert set(added(silver.merge_silver(GOLD, found, .05, least=2)).image) == {'b.jpg'}
+
+
+def picture(folder, name, seed, boxes=False):
+    import cv2
+    img = cv2.resize(np.random.default_rng(seed).integers(0, 255, (9, 16, 3), np.uint8), (640, 360), interpolation=cv2.INTER_CUBIC)
+    if boxes: cv2.rectangle(img, (200, 100), (330, 220), (0, 0, 255), 3)
+    cv2.imwrite(str(folder/name), img)
+    return dict(image=name, species='cow', width=640, height=360, zip=str(folder), member=name)
+
+
+def test_another_picture_may_join_and_a_copy_may_not(tmp_path):
+    there = image_table([picture(tmp_path, 'a.jpg', 0)])
+    assert len(silver.join_images(there, image_table([picture(tmp_path, 'b.jpg', 1)]))) == 2
+    for extra, word in ((dict(picture(tmp_path, 'c.jpg', 0, boxes=True)), 'drawn in'), (picture(tmp_path, 'a.jpg', 0), 'name')):
+        with pytest.raises(InputError, match=word): silver.join_images(there, image_table([extra]))
+    other = image_table([picture(tmp_path, 'd.jpg', 2)])
+    with pytest.raises(InputError, match='file'): silver.join_images(there.assign(sha='1'), other.assign(sha='1'))
+
+
+def test_an_unlabelled_image_joins_with_silver_and_an_empty_one_as_background(tmp_path):
+    there, extra = image_table([picture(tmp_path, 'a.jpg', 0)]), image_table([picture(tmp_path, f'{k}.jpg', k) for k in (1, 2)])
+    found = box_table([box('1.jpg', confidence=.9), box('1.jpg', x=200, confidence=.3), box('1.jpg', x=300, label='pig', confidence=.9)])
+    images, boxes = silver.add_images(there, box_table([box()]), extra, found, .5, .2)
+    assert images.image.tolist() == ['1.jpg', '2.jpg', 'a.jpg']
+    rows = boxes[['image', 'source', 'ignore']].to_numpy().tolist()
+    assert rows == [['1.jpg', 'silver', False], ['1.jpg', 'silver', True], ['a.jpg', 'gold', False]]
+    assert len(silver.add_images(there, NOTHING, extra, NOTHING)[1]) == 0
+
+
+# -- regions in training
+
+def test_regions_travel_as_a_class_of_their_own(tmp_path):
+    from livestock_nb import ignore
+    boxes = box_table([box(x=0), box(x=200, ignore=True), box('p.jpg', label='pig', x=350, w=100, ignore=True)])
+    ignore.write_regions(IMAGES, boxes, tmp_path)
+    assert [line[0] for line in (tmp_path/'a.txt').read_text().splitlines()] == ['0', '2']
+    assert (tmp_path/'p.txt').read_text().startswith('2 0.9375') and (tmp_path/'empty.txt').read_text() == ''
+
+
+@pytest.fixture(scope='module')
+def detector():
+    import torch
+
+    from livestock_nb.train import load_model
+    torch.manual_seed(0)
+    model = load_model('yolov5n.yaml').model
+    from ultralytics.cfg import get_cfg
+    model.args = get_cfg()
+    return model.train()
+
+
+def loss_and_slope(model, rows, region_loss):
+    "The loss of one random picture with some boxes, and its slope at the class scores of the finest grid."
+    import torch
+    from ultralytics.utils.loss import v8DetectionLoss
+
+    from livestock_nb.ignore import ignore_loss
+    rows = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
+    batch = dict(batch_idx=rows[:, 0], cls=rows[:, 1:2], bboxes=rows[:, 2:], img=torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+    preds = model(batch['img'])
+    preds['scores'].retain_grad()
+    loss, _ = (ignore_loss() if region_loss else v8DetectionLoss)(model)(preds, batch)
+    loss.sum().backward()
+    return float(loss[1].detach()), preds['scores'].grad[0, :, :64].reshape(-1, 8, 8)
+
+
+def test_a_region_is_neither_rewarded_nor_punished(detector):
+    _, slope = loss_and_slope(detector, [[0, 2, .25, .25, .5, .5]], True)  # the left upper quarter
+    assert (slope[:, :4, :4] == 0).all() and (slope[:, 4:, 4:] > 0).all()
+
+
+def test_without_regions_the_loss_is_ultralytics_own(detector):
+    boxes = [[0, 0, .3, .3, .4, .4], [0, 1, .7, .7, .3, .3]]
+    assert loss_and_slope(detector, boxes, True)[0] == pytest.approx(loss_and_slope(detector, boxes, False)[0])
+
+
+def test_a_labelled_animal_inside_a_region_counts(detector):
+    inside, alone = [0, 0, .25, .25, .4, .4], [0, 2, .25, .25, .5, .5]
+    _, slope = loss_and_slope(detector, [inside, alone], True)
+    assert (slope[:, :4, :4] != 0).any()
+
+
+def test_a_training_with_regions_delivers_a_detector_of_the_species(tmp_path):
+    from livestock_nb.train import load_model
+    from livestock_nb.trial import train_arm
+    images = image_table([picture(tmp_path, f'{i}.jpg', i) for i in range(4)])
+    boxes = box_table([box('0.jpg'), box('1.jpg', ignore=True)])
+    training = dict(weights='yolov5n.yaml', imgsz=32, epochs=1, batch=4, device='cpu', seed=0)
+    best = train_arm(images, boxes, tmp_path/'arm', **training)
+    assert list(load_model(best).names.values()) == ['cow', 'pig']
+    when = best.stat().st_mtime_ns
+    assert train_arm(images, boxes, tmp_path/'arm', **training).stat().st_mtime_ns == when  # what is there is taken
+    assert train_arm(images, boxes[:1], tmp_path/'arm', **training).stat().st_mtime_ns != when
+
+
+# -- the trial
+
+def arms(share, images):
+    rng = np.random.default_rng(0)
+    gold = box_table([box(n, x=x) for n in images.image for x in (0, 120, 240)])
+    find = lambda p: gold[rng.random(len(gold)) < p].assign(source='model', confidence=lambda d: rng.uniform(.3, 1, len(d)))
+    return dict(gold=[find(.6), find(.6)], silver=[find(share), find(share)]), gold
+
+
+@pytest.mark.parametrize('share, taken, word', [(.9, True, 'is taken'), (.6, False, 'no difference'), (.3, False, 'harm')])
+def test_silver_is_taken_only_if_it_helps(share, taken, word):
+    from livestock_nb import trial
+    images = image_table([dict(image=f'{i:02}.jpg', species='cow', width=400, height=300) for i in range(40)])
+    runs, gold = arms(share, images)
+    said = trial.verdict(trial.compare_arms(runs, gold, images, 200))
+    assert said[0] == taken and word in said[1]
+
+
+def test_a_gap_that_is_none_gives_no_ratio():
+    from livestock_nb import trial
+    images = image_table([dict(image=f'{i:02}.jpg', species='cow', width=400, height=300) for i in range(40)])
+    runs, gold = arms(.6, images)
+    assert trial.gap_closed(dict(damaged=runs['gold'], repaired=runs['silver'], complete=runs['gold']), gold, images, resamples=200)['closed'] is None
+    runs, gold = arms(.9, images)
+    said = trial.gap_closed(dict(damaged=runs['gold'], repaired=runs['silver'], complete=[gold.assign(confidence=.9)]), gold, images, resamples=200)
+    assert said['low'] < said['closed'] < said['high'] and said['closed'] == pytest.approx(.75, abs=.15)
+
+
+def test_gold_stays_where_nothing_was_tried():
+    from livestock_nb import trial
+    table = trial.run_trial({}, IMAGES, GOLD, None, 0)
+    assert trial.verdict(table) == (False, 'Gold stays: silver was not tried (seeds is 0).')
+
+
+def test_an_arm_must_not_train_on_what_judges_it(tmp_path):
+    from livestock_nb import trial
+    with pytest.raises(InputError, match='judge'): trial.run_trial(dict(gold=(IMAGES, GOLD)), IMAGES[:1], GOLD, tmp_path, 1, device='cpu', imgsz=32)
+
+
+def test_without_regions_training_gives_the_same_weights(tmp_path, monkeypatch):
+    from livestock_nb import train
+    from livestock_nb.ignore import IgnoreRegions
+    from livestock_nb.trial import train_arm
+    images, training = image_table([picture(tmp_path, f'{i}.jpg', i) for i in range(4)]), dict(imgsz=32, epochs=1, batch=4, device='cpu', seed=0)
+    boxes = box_table([box('0.jpg'), box('1.jpg', x=200)])
+    mixed = train_arm(images, boxes, tmp_path/'mixed', weights='yolov5n.yaml', **training)
+    assert IgnoreRegions in train.TrainingSteps.__mro__
+    bare = type('Bare', tuple(b for b in train.TrainingSteps.__bases__ if b is not IgnoreRegions), dict(vars(train.TrainingSteps)))
+    monkeypatch.setattr(train, 'TrainingSteps', bare)
+    assert train_arm(images, boxes, tmp_path/'bare', weights='yolov5n.yaml', **training).read_bytes() == mixed.read_bytes()
+
+
+def test_the_dataset_keeps_sides_takes_in_what_joined_and_leaves_out_what_cannot_be_read(tmp_path):
+    from livestock_nb import trial
+    from livestock_nb.train import read_data
+    images = image_table([picture(tmp_path, f'{i}.jpg', i) for i in range(4)])
+    (tmp_path/'3.jpg').write_bytes(b'no image')
+    sides = pd.DataFrame(dict(image=['0.jpg', '1.jpg'], side=['valid', 'left out']))
+    boxes = box_table([box('0.jpg'), box('2.jpg'), box('2.jpg', x=200, ignore=True)])
+    trial.write_dataset(images, boxes, sides, tmp_path/'data', 64)
+    lists = {n: [line.rpartition('/')[2] for line in (tmp_path/'data'/f'{n}.txt').read_text().split()] for n in ('train', 'valid')}
+    assert lists == dict(train=['2.jpg'], valid=['0.jpg']) and read_data(tmp_path/'data')['names'] == {0: 'cow', 1: 'pig', 2: 'ignore'}
+    trial.write_dataset(images, boxes[~boxes.ignore], sides, tmp_path/'data', 64)
+    assert read_data(tmp_path/'data')['names'] == {0: 'cow', 1: 'pig'}
