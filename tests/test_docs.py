@@ -70,12 +70,13 @@ def test_a_block_of_sh(block: str, here: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def try_command(words: list[str], here: Path) -> None:
-    "Run a command where that is quick; else have its words understood, down to the stages and parameters of its config."
+    "Run a command where that is quick; else have its words understood, of `run` and `grid` down to the stages and parameters of the config."
     words = ['data/train' if words[0] == 'check' and w == 'DIR' else SHORT.get(w, w) for w in words]
     args = make_parser().parse_args(words)  # exits with 2 on a word that no command takes
     if words[0] in RUN_AS_IS:
         if words[0] == 'infer': words += ['--backend', 'torch', '--imgsz', '96']
         return main(words)
+    if words[0] not in ('run', 'status', 'grid'): return None  # another command: understood is enough
     from livestock_nb.cli import pairs
     from livestock_nb.grid import cross, read_experiment
     from livestock_nb.pipeline import make_plan
