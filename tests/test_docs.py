@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from livestock_nb.cli import main, make_parser
+from livestock_nb.data import plain_name
 from livestock_nb.pipeline import run_config
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +38,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp('docs')
     (home/'data').mkdir()
     farm, frames = run/'farm', run/'split'/'images'
+    frames_zip = next(p for p in (farm/'test').glob('*.zip') if '원천' in plain_name(p.name))
     for name, real in {'data/train': farm/'train', 'data/test': farm/'test', 'answer.csv': farm/'test'/'answer.csv', 'frames': frames,
                        'frames_of_this_week': frames, 'best.pt': run/'train'/'best.pt', 'configs': ROOT/'configs'}.items():
         (home/name).symlink_to(real)
@@ -48,7 +50,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (made/'train_full').symlink_to(made/'train')
     shutil.copy(home/'best.pt', home/'a.pt')
     for name, real in {'DIR': home/'runs'/'demo', 'ANSWER.csv': home/'answer.csv', 'FIRST.csv': run/'submission.csv',
-                       'SECOND.csv': run/'submission.csv', 'frames.zip': min((farm/'test').glob('*.zip'))}.items(): (home/name).symlink_to(real)
+                       'SECOND.csv': run/'submission.csv', 'frames.zip': frames_zip}.items(): (home/name).symlink_to(real)
     return home
 
 
@@ -95,7 +97,8 @@ def test_a_block_of_python(block: str, here: Path, tmp_path: Path):
     if 'google.colab' in block:
         plain = re.sub(r'^[%!].*', 'pass', block, flags=re.M)
         for line in re.findall(r'^!(livestock .*)', block, re.M): try_command(shlex.split(line)[1:], here)
-        return compile(plain, 'block', 'exec')  # Colab itself is not here
+        compile(plain, 'block', 'exec')
+        return  # Colab itself is not here
     block = block.replace("imgsz=320", "imgsz=160")
     done = subprocess.run([sys.executable, '-c', block], cwd=here, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(ROOT)))
     assert done.returncode == 0, done.stderr[-2000:]
