@@ -37,7 +37,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from .data import SPECIES, InputError, ahead, save_json, text_path
+from .data import MOST_PIXELS, SPECIES, InputError, ahead, read_zipped, save_json, text_path
 
 if TYPE_CHECKING:
     import openvino
@@ -77,7 +77,7 @@ def fetch_all(
         else:
             try: zips[home] = zips.get(home) or opened.enter_context(zipfile.ZipFile(path))
             except (OSError, zipfile.BadZipFile) as e: yield from ((row, InputError(f'{row.image}: {e}')) for row in rows)
-            else: yield from ((row, partial(zips[home].read, row.member)) for row in rows)
+            else: yield from ((row, partial(read_zipped, zips[home], row.member)) for row in rows)
 
 # %% ../nbs/12a_engine.ipynb #c012
 def jpeg_size(
@@ -104,7 +104,8 @@ def decode_near(
     size = jpeg_size(data) if side else None
     factor = next((f for f in REDUCED if size and max(size) >= side*f), 1)
     if data[:2] == b'\xff\xd8' and data[-2:] != b'\xff\xd9': data += b'\xff\xd9'  # OpenCV 5 refuses a JPEG without its end marker
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), REDUCED.get(factor, cv2.IMREAD_COLOR)) if data else None
+    try: bgr = cv2.imdecode(np.frombuffer(data, np.uint8), REDUCED.get(factor, cv2.IMREAD_COLOR)) if data else None
+    except cv2.error as e: raise InputError(f'{name} cannot be decoded: it may have over {MOST_PIXELS:,} pixels.') from e
     if bgr is None: raise InputError(f'{name} is not a readable image ({len(data)} bytes).')
     if factor == 1: return bgr, bgr.shape[:2]
     turned = bgr.shape[:2] != tuple(-(-v//factor) for v in size)  # by its EXIF orientation

@@ -19,8 +19,8 @@ import pandas as pd
 import yaml
 from tqdm import tqdm
 
-from .data import (BOX_DTYPES, CORNERS, SPECIES, InputError, box_table, image_table, load_table, path_text, plain_name, read_files,
-                               save_json, save_table, save_text, to_yolo, whole_file)
+from .data import (BOX_DTYPES, CORNERS, SPECIES, InputError, box_table, image_table, load_table, one_line, path_text, plain_name,
+                               read_files, read_yaml, save_json, save_table, save_text, to_yolo, whole_file)
 from .intake import (FILE_COLUMNS, FOLDER, SUFFIXES, apply_policy, check_boxes, extract_images, is_clutter, merge_twins, parse_box,
                                  problem_table, put_file, read_farm, read_images_of, read_policy, species_word)
 
@@ -32,8 +32,8 @@ def read_classes(
     given:dict[str, str]|str=''  # class name -> cow or pig, or the same as 'name: label, name: label'
 ) -> dict[str, str]:  # lower-case class name -> label
     "The class names that are understood. Raises `InputError` on a label other than cow and pig."
-    try: more = given if isinstance(given, dict) else yaml.safe_load('{' + given + '}') or {}
-    except yaml.YAMLError as e: raise InputError(f'The classes {given} cannot be read: write them as "Rind: cow, Schwein: pig".') from e
+    try: more = given if isinstance(given, dict) else read_yaml('{' + given + '}', given) or {}
+    except InputError as e: raise InputError(f'The classes {given[:200]} cannot be read: write them as "Rind: cow, Schwein: pig".') from e
     for name, label in more.items():
         if label not in SPECIES: raise InputError(f'The class {name} is to become {label}, but there are only {" and ".join(SPECIES)}.')
     return {n: label for label, names in CLASS_NAMES.items() for n in names.split()} | {str(n).lower(): label for n, label in more.items()}
@@ -194,7 +194,8 @@ def coco_rows(
                               columns=['id', 'file_name', 'width', 'height'])
         rows = [(a['image_id'], names.get(a['category_id'], f'category {a["category_id"]}'), *coco_corners(a.get('bbox')), a.get('iscrowd', 0) == 1)
                 for a in data['annotations']]
-    except (KeyError, TypeError, ValueError, AttributeError) as e: raise InputError(f'This is no COCO json for detection: {e!r} in it.') from e
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as e:
+        raise InputError(f'This is no COCO json for detection: {one_line(repr(e), 200)} in it.') from e
     return images, pd.DataFrame(rows, columns=['image', 'label', *CORNERS, 'ignore'])
 
 # %% ../nbs/02b_formats.ipynb #c027
@@ -218,7 +219,8 @@ def read_coco(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # `images`, `boxes`, `problems`
     "A COCO data set as tables. Raises `InputError` on a json that is none, or where no image is left."
     try: listed, said = coco_rows(json.loads(Path(path).read_bytes()))
-    except (OSError, ValueError) as e: raise InputError(e if isinstance(e, InputError) else f'{path} cannot be read as json: {e}') from e
+    except InputError: raise
+    except (OSError, ValueError, RecursionError) as e: raise InputError(f'{path} cannot be read as json: {e}') from e
     files = folder_files(folder)
     listed = listed.assign(image=coco_images(listed, files))
     problems = [dict(image=n, kind='label without image', detail=f'not in {Path(folder).name}') for n in listed.file_name[listed.image.isna()]]
@@ -257,11 +259,13 @@ def yolo_names(
 ) -> dict[int, str]:  # class index -> name
     "The classes, from data.yaml, classes.txt or obj.names. Raises `InputError` where none of them is there."
     for path in sorted([*folder.glob('*.yaml'), *folder.glob('*.yml')]):
-        try: names = (yaml.safe_load(path.read_text(encoding='utf-8')) or {}).get('names')
-        except (yaml.YAMLError, AttributeError, UnicodeDecodeError): continue
-        if names: return {int(i): str(n) for i, n in (names.items() if isinstance(names, dict) else enumerate(names))}
+        try: names = (read_yaml(path) or {}).get('names')
+        except (InputError, AttributeError): continue
+        try:
+            if names: return {int(i): str(n) for i, n in (names.items() if isinstance(names, dict) else enumerate(names))}
+        except (TypeError, ValueError, OverflowError) as e: raise InputError(f'{path}: names is {str(names)[:60]}: write names: [cow, pig].') from e
     for path in (p for n in ('classes.txt', 'obj.names') for p in sorted(folder.rglob(n))):
-        return dict(enumerate(path.read_text(encoding='utf-8').split('\n')))
+        return dict(enumerate(path.read_text(encoding='utf-8', errors='replace').split('\n')))
     raise InputError(f'{folder} has no data.yaml, classes.txt or obj.names: write a data.yaml with the line "names: [cow, pig]" in it.')
 
 # %% ../nbs/02b_formats.ipynb #c033
@@ -348,7 +352,8 @@ def voc_label(
     from_one:bool=False  # corners count from 1 and include the last pixel
 ) -> tuple[dict, list[tuple]]:  # file, width and height (None where not given); name, x1, y1, x2, y2 (px), ignore of every object
     "Read a VOC label. Raises `InputError` where it is none; one that defines entities is refused."
-    if b'<!DOCTYPE' in data or b'<!ENTITY' in data: raise InputError('it defines a document type, which a label has no use for')
+    if any(mark in data.replace(b'\0', b'') for mark in (b'<!DOCTYPE', b'<!ENTITY')):  # without the zeros of UTF-16
+        raise InputError('it defines a document type, which a label has no use for')
     try:
         root = ET.fromstring(data)
         corners = [[float(o.find('bndbox').find(k).text) for k in ('xmin', 'ymin', 'xmax', 'ymax')] for o in root.iter('object')]

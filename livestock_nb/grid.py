@@ -17,11 +17,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-import yaml
 from tqdm import tqdm
 
-from .data import PALETTE, InputError, save_json, save_table, whole_file
-from .pipeline import (digest, locked, make_plan, nearest, packaged, read_config, read_json, run_stage, stage_name, stage_states,
+from .data import PALETTE, InputError, read_yaml, save_json, save_table, whole_file
+from .pipeline import (digest, locked, make_plan, masked, nearest, packaged, read_config, read_json, run_stage, stage_name, stage_states,
                                    versions)
 
 # %% ../nbs/14a_grid.ipynb #c005
@@ -55,8 +54,7 @@ def read_experiment(
     "The configs of all variants; a plain config is one variant without a name. Raises `InputError` naming what is wrong."
     file, inside = Path(path), packaged('configs', 'experiments')/f'{Path(path).stem}.yaml'
     if not file.exists() and file.parent.name in ('', 'experiments') and inside.is_file(): file = inside
-    try: told = yaml.safe_load(file.read_text(encoding='utf-8')) if file.is_file() else {}
-    except yaml.YAMLError as e: raise InputError(f'{path} is not yaml: {" ".join(str(e).split())}') from e
+    told = read_yaml(file, f'The experiment {path}') if file.is_file() else {}
     if not isinstance(told, dict) or 'config' not in told: return {'': read_config(path)}
     for key in told: nearest(key, ['config', 'set', 'grid', 'variants'], f'key in {file.name}')
     if 'grid' in told and 'variants' in told: raise InputError(f'{path} has both a grid and variants: keep one of them.')
@@ -136,7 +134,7 @@ def run_all(
         try:
             if cause := broken_input(stage, folders): raise InputError(f'{cause} failed')
             if not record: run_stage(stage, run, key, known)
-        except InputError as e:
+        except (InputError, OSError) as e:  # a disk that is full for one may do for the next
             folders[stage['params']['out']], why[stage['name']] = stage['name'], str(e).splitlines()[0]
             print(f'{stage["name"]} is left out: {why[stage["name"]]}', file=sys.stderr)
         save_json(known, run/'.hashes.json')
@@ -216,8 +214,8 @@ def run_grid(
     stages, variants = join_plans(plans, run)
     if ray: from livestock_nb.cluster import cluster, run_all_on_ray
     with locked(run), cluster(ray) if ray else nullcontext():
-        listed = [{k: s[k] for k in ('name', 'params')} | dict(notebook=s['notebook'].name) for s in stages]
-        save_json(dict(config=str(experiment), variables=given or {}, versions=versions(), stages=listed), run/'record.json')
+        listed = [dict(name=s['name'], params=masked(s['params']), notebook=s['notebook'].name) for s in stages]
+        save_json(dict(config=str(experiment), variables=masked(given or {}), versions=versions(), stages=listed), run/'record.json')
         why = run_all_on_ray(stages, run) if ray else run_all(stages, run)
         answer = Path(answer) if answer else find_answer(stages)
         table = grid_table(variants, why, answer, iou, definition)

@@ -38,7 +38,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from tqdm import tqdm
 
-from .data import (LOOKS, SPECIES, InputError, box_table, image_table, path_text, plain_name, save_table, text_path, whole_file)
+from .data import (LOOKS, SPECIES, InputError, box_table, image_table, path_text, plain_name, read_zipped, save_table, text_path,
+                               whole_file)
 from .engine import VIDEOS, Network, detect, model_labels, open_network, same_size  # noqa: F401  the last are for other chapters
 from .score import DEFINITIONS, EDGES, SUBMISSION_COLUMNS, read_images_list, score
 
@@ -70,8 +71,8 @@ def zip_rows(
             for member in archive.namelist():
                 name = Path(plain_name(member))
                 if name.suffix.lower() not in IMAGES or '__MACOSX' in name.parts: continue
-                try: width, height = image_size(archive.read(member)) if sizes else (0, 0)
-                except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error): width, height = 0, 0
+                try: width, height = image_size(read_zipped(archive, member)) if sizes else (0, 0)
+                except (OSError, RuntimeError, InputError, zipfile.BadZipFile, zlib.error): width, height = 0, 0
                 yield dict(image=name.name, width=width, height=height, zip=path_text(path), member=member)
     except (OSError, zipfile.BadZipFile) as e: raise InputError(f'{path} cannot be read as a zip ({e}): copy it again, or leave it out.') from e
 

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['SPECIES_WORDS', 'KIND_WORDS', 'SUFFIXES', 'UNFINISHED', 'FOLDER', 'FILE_COLUMNS', 'left_out', 'FATES',
-           'FRAME_MARKERS', 'UNTURN', 'word_in', 'last_name', 'is_clutter', 'member_end', 'count_whole', 'how_much',
-           'unfinished_downloads', 'zip_paths', 'still', 'zip_files', 'species_word', 'file_rows', 'list_files',
-           'find_zips', 'read_policy', 'problem_table', 'apply_policy', 'keep_first', 'check_zips', 'pair_files',
-           'data_start', 'packed_bytes', 'unpack', 'read_member', 'read_members', 'exif_orientation', 'jpeg_size',
-           'png_size', 'pillow_size', 'image_head', 'file_id', 'read_headers', 'is_cut', 'runs_of', 'read_run',
-           'check_member', 'check_run', 'read_everything', 'equal_images', 'parse_box', 'called_species', 'parse_label',
-           'read_labels', 'category_problems', 'overshoot', 'number_text', 'box_problems', 'near_twins', 'check_boxes',
-           'merge_twins', 'undo_fixes', 'turn_boxes', 'given_corners', 'join_labels', 'require_images',
+           'FRAME_MARKERS', 'MOST_LABEL', 'UNTURN', 'word_in', 'last_name', 'is_clutter', 'member_end', 'count_whole',
+           'how_much', 'unfinished_downloads', 'zip_paths', 'still', 'zip_files', 'species_word', 'file_rows',
+           'list_files', 'find_zips', 'read_policy', 'problem_table', 'apply_policy', 'keep_first', 'check_zips',
+           'pair_files', 'data_start', 'packed_bytes', 'unpack', 'read_member', 'read_members', 'exif_orientation',
+           'jpeg_size', 'png_size', 'pillow_size', 'image_head', 'file_id', 'read_headers', 'is_cut', 'runs_of',
+           'read_run', 'check_member', 'check_run', 'read_everything', 'equal_images', 'parse_box', 'called_species',
+           'parse_label', 'read_labels', 'category_problems', 'overshoot', 'number_text', 'box_problems', 'near_twins',
+           'check_boxes', 'merge_twins', 'undo_fixes', 'turn_boxes', 'given_corners', 'join_labels', 'require_images',
            'read_images_of', 'look_at_farm', 'read_farm', 'list_images', 'put_file', 'is_there', 'extract_image',
            'extract_images', 'table_hash', 'markdown_table', 'split_card', 'dataset_card', 'count_problems',
            'count_species', 'pick_images', 'check_farm']
@@ -35,12 +35,11 @@ from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
-import yaml
 from PIL import Image
 from tqdm import tqdm
 
-from .data import (CORNERS, SPECIES, InputError, ahead, box_table, image_table, path_text, plain_name, save_table, save_text,
-                               text_path)
+from .data import (CONTROL, CORNERS, MOST_PIXELS, SPECIES, InputError, ahead, box_table, image_table, one_line, path_text, plain_name,
+                               read_yaml, refuse_bomb, save_table, save_text, text_path)
 
 # %% ../nbs/02_intake.ipynb #c006
 SPECIES_WORDS = dict(cow=r'(?<![가-힣])소(?![가-힣])|cow', pig='돼지|돼재|pig')
@@ -59,10 +58,10 @@ def word_in(
 # %% ../nbs/02_intake.ipynb #c010
 def last_name(
     member:str  # a member's name as the zip has it
-) -> str:  # NFC, without folders of either kind of slash; '' where nothing is left
+) -> str:  # NFC, on one line, without folders of either kind of slash; '' where nothing is left
     "The file name alone. ASCII names are the rule and need no decoding."
     name = (member if member.isascii() else plain_name(member)).replace('\\', '/').rpartition('/')[2]
-    return '' if name in ('.', '..') else name
+    return '' if name in ('.', '..') else name if name.isprintable() else CONTROL.sub('_', name)
 
 # %% ../nbs/02_intake.ipynb #c013
 def is_clutter(
@@ -217,7 +216,7 @@ FATES = {'unreadable': left_out, 'truncated': dict(keep='kept') | left_out, 'lab
          'duplicate image': dict(keep='kept') | left_out, 'duplicate name': dict(drop='the first kept'),
          'EXIF rotated': dict(fix='turned upright') | left_out, 'species disagrees': dict(fix="the zip's species taken") | left_out,
          'category disagrees': dict(fix="the zip's species taken"), 'species missing': dict(keep='went on without it'),
-         'species unknown': dict(drop='file left out'), 'unfinished download': dict(drop='left out'),
+         'species unknown': dict(drop='file left out'), 'odd name': dict(fix='called so'), 'unfinished download': dict(drop='left out'),
          'invalid xml': left_out, 'invalid label': dict(drop='line left out'), 'foreign class': dict(drop='its boxes left out')}
 
 # %% ../nbs/02_intake.ipynb #c034
@@ -227,10 +226,10 @@ def read_policy(
     "The policy, with what is not given by default. Raises `InputError` on a kind or fate that does not exist, naming those that do."
     text = str(given)
     try:
-        if text.endswith(('.yaml', '.yml')): given = yaml.safe_load(Path(text).read_text(encoding='utf-8'))
-        elif not isinstance(given, dict): given = yaml.safe_load('{' + text + '}')
-    except (OSError, yaml.YAMLError) as e: raise InputError(f'The policy {text} cannot be read: write "truncated: drop, EXIF rotated: stop".') from e
-    if not isinstance(given := given or {}, dict): raise InputError(f'The policy {text} is no list of kinds and fates: write "truncated: drop".')
+        if text.endswith(('.yaml', '.yml')): given = read_yaml(Path(text))
+        elif not isinstance(given, dict): given = read_yaml('{' + text + '}', text)
+    except InputError as e: raise InputError(f'The policy {text[:200]} cannot be read: write "truncated: drop, EXIF rotated: stop".') from e
+    if not isinstance(given := given or {}, dict): raise InputError(f'The policy {text[:99]} is no list of kinds and fates: write "truncated: drop".')
     for kind, fate in given.items():
         if kind not in FATES: raise InputError(f'There is no problem of kind "{kind}"; there are {", ".join(FATES)}.')
         if fate not in (legal := [*FATES[kind], 'stop']): raise InputError(f'"{fate}" is not possible for "{kind}": write {" or ".join(legal)}.')
@@ -245,7 +244,7 @@ def problem_table(
     policy = policy or read_policy()
     action = {kind: fates.get(policy[kind], 'stopped') for kind, fates in FATES.items()}
     df = pd.DataFrame([dict(action=action.get(r['kind'], '')) | r for r in rows], columns=['image', 'kind', 'detail', 'action'])
-    return df.fillna('').astype(str).sort_values(['kind', 'image', 'detail'], ignore_index=True)
+    return df.fillna('').astype(object).map(one_line).astype(str).sort_values(['kind', 'image', 'detail'], ignore_index=True)
 
 # %% ../nbs/02_intake.ipynb #c037
 def apply_policy(
@@ -272,6 +271,8 @@ def keep_first(
     problems = [dict(image=f.image, kind='species unknown', detail=where(f)) for f in files[files.species == ''].itertuples()]
     problems += [dict(image=f.image, kind='duplicate name', detail=where(f)) for f in known[again].itertuples()]
     kept = known[~again]
+    broken = kept[kept.kind.eq('images') & kept.member.map(lambda m: bool(CONTROL.search(re.split(r'[/\\]', m)[-1])))]
+    problems += [dict(image=f.image, kind='odd name', detail=f'{where(f)} is {f.member!r}') for f in broken.itertuples()]
     odd = kept[kept.said.ne('') & kept.said.ne(kept.species) & kept.kind.eq('images')]
     problems += [dict(image=f.image, kind='species disagrees', detail=f'{where(f)} ({f.species})') for f in odd.itertuples()]
     return kept, problems
@@ -319,8 +320,9 @@ def packed_bytes(
     m:tuple, # row of `list_files`
     limit:int|None=None  # how many bytes from the front; all of them where not given
 ) -> memoryview:
-    "A member as it lies in its zip, without a copy. Raises `InputError` where there is no such member in that place."
+    "A member as it lies in its zip, without a copy. Raises `InputError` where there is no such member in that place, or it is a bomb."
     want = m.packed if limit is None else min(m.packed, limit)
+    refuse_bomb(m.size, m.packed)
     f.seek(m.at)
     block = f.read(want + 512)
     start = data_start(block)
@@ -334,6 +336,7 @@ def unpack(
     limit:int|None=None  # as there; the checksum is compared where it is not given
 ) -> bytes|memoryview:
     "A member's own bytes. Raises `InputError` on a wrong checksum and on ways of packing other than stored and deflated."
+    refuse_bomb(m.size, m.packed)
     if m.method not in (0, 8): raise InputError('it is encrypted' if m.method < 0 else f'it is packed by method {m.method}, not stored or deflated')
     try: data = packed if m.method == 0 else zlib.decompressobj(-15).decompress(packed, limit or m.size + 1)
     except zlib.error as e: raise InputError(f'it cannot be inflated: {e}') from e
@@ -421,9 +424,10 @@ def pillow_size(
 def image_head(
     read:Callable[[int|None], bytes]  # read(limit) gives the file's first bytes
 ) -> dict:  # width and height (px, upright), orientation (1 to 8)
-    "Size and orientation from as few bytes as they take. Raises `InputError` where the file is no image."
+    "Size and orientation from as few bytes as they take. Raises `InputError` where the file is no image, or one that nobody could decode."
     head = read(4096)
     width, height, orientation = jpeg_size(head) or png_size(head) or jpeg_size(read(1 << 17)) or pillow_size(read(None))
+    if width*height > MOST_PIXELS: raise InputError(f'it says that it has {width}×{height} px, and no image may have over {MOST_PIXELS:,}')
     if orientation in (5, 6, 7, 8): width, height = height, width
     return dict(width=width, height=height, orientation=orientation)
 
@@ -519,7 +523,7 @@ def check_run(
         with read_run(run, buffer) as block: return [(m, check_member(m, block, m.at - run[0].at)) for m in run]
     finally: buffers.put(buffer)
 
-# %% ../nbs/02_intake.ipynb #c066
+# %% ../nbs/02_intake.ipynb #c065
 def read_everything(
     images:pd.DataFrame  # as `read_headers` gives it
 ) -> tuple[pd.DataFrame, list[dict]]:  # the images that could be read; problems
@@ -536,7 +540,7 @@ def read_everything(
             bar.update()
     return images.loc[list(sha)].assign(sha=pd.Series(sha, dtype=str)), problems
 
-# %% ../nbs/02_intake.ipynb #c067
+# %% ../nbs/02_intake.ipynb #c066
 def equal_images(
     images:pd.DataFrame  # with image and sha
 ) -> list[dict]:  # problems
@@ -545,7 +549,7 @@ def equal_images(
     first = known.groupby('sha').image.transform('first')
     return [dict(image=i, kind='duplicate image', detail=f'same bytes as {f}') for i, f in zip(known.image, first, strict=True) if i != f]
 
-# %% ../nbs/02_intake.ipynb #c069
+# %% ../nbs/02_intake.ipynb #c068
 def parse_box(
     bbox:list  # x1, y1, x2, y2 in px, as the json has it
 ) -> list[float]:
@@ -554,7 +558,7 @@ def parse_box(
         raise ValueError(f'bbox {str(bbox)[:60]} is not four numbers')
     return [float(v) for v in bbox]
 
-# %% ../nbs/02_intake.ipynb #c070
+# %% ../nbs/02_intake.ipynb #c069
 def called_species(
     info:dict  # what stands under label_info
 ) -> set[str]:  # cow, pig, both or none
@@ -562,11 +566,15 @@ def called_species(
     names = {c.get('id'): f'{c.get("supercategory", "")} {c.get("name", "")}' for c in info.get('categories') or [] if isinstance(c, dict)}
     return {species_word(names.get(a.get('category_id'), '')) for a in info['annotations']} - {''} if names else set()
 
+# %% ../nbs/02_intake.ipynb #c070
+MOST_LABEL = 1 << 24  # bytes of a label file
+
 # %% ../nbs/02_intake.ipynb #c071
 def parse_label(
     data:bytes  # a label file
 ) -> dict:  # size (width and height in px, None where not given), farm, camera, time, boxes (lists of x1, y1, x2, y2 in px), called
     "A label file in AI Hub's form; `called` is what its categories' names say, which decides nothing. Raises `InputError` saying what is wrong."
+    if len(data) > MOST_LABEL: raise InputError(f'a label of {len(data):,} bytes, and none may have over {MOST_LABEL:,}')
     try:
         try: info = json.loads(data)
         except UnicodeDecodeError: info = json.loads(data.decode('cp949'))
@@ -574,8 +582,8 @@ def parse_label(
         image = info.get('image') or {}
         boxes = [parse_box(a['bbox']) for a in info['annotations']]
         size = tuple(float(v) if isinstance(v := image.get(k), int|float) else None for k in ('width', 'height'))
-        return dict(size=size, farm=str(image.get('farm_name') or ''), camera=str(image.get('farm_env') or ''), time=str(image.get('time') or ''),
-                    boxes=boxes, called=called_species(info))
+        farm, camera, time = (one_line(image.get(k) or '', 200) for k in ('farm_name', 'farm_env', 'time'))
+        return dict(size=size, farm=farm, camera=camera, time=time, boxes=boxes, called=called_species(info))
     except KeyError as e: raise InputError(f'{e} is missing') from e
     except (ValueError, AttributeError, TypeError, OverflowError, RecursionError) as e: raise InputError(' '.join(str(e).split())[:200]) from e
 
@@ -886,7 +894,7 @@ def markdown_table(
 ) -> str:
     "A table as markdown."
     cells = [list(df.columns), ['---']*df.shape[1], *df.astype(str).to_numpy().tolist()]
-    return '\n'.join('| ' + ' | '.join(c.replace('|', '\\|') for c in map(str, row)) + ' |' for row in cells)
+    return '\n'.join('| ' + ' | '.join(one_line(c).replace('|', '\\|').replace('<', '&lt;') for c in row) + ' |' for row in cells)
 
 # %% ../nbs/02_intake.ipynb #c113
 def split_card(

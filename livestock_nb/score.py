@@ -65,7 +65,8 @@ def read_rows(
     if len(gone := [c for c in columns if c not in df]):
         raise InputError(f'{path} has no column {", ".join(gone)}: the header must be {",".join(columns)}.')
     df, numbers = df[columns], [c for c in columns if c not in ('ImageID', 'LabelName')]
-    values = df[numbers].apply(pd.to_numeric, errors='coerce').astype(float)
+    as_text = lambda c: c.map(str) if c.dtype == object else c  # an int may be too large for a float
+    values = df[numbers].apply(lambda c: pd.to_numeric(as_text(c), errors='coerce')).astype(float)
     refuse_rows(df, path, ~np.isfinite(values).all(axis=1) | df.ImageID.isna() | df.LabelName.isna(), 'a value is missing or no number',
                 'Fill it in, or drop the row.')
     refuse_rows(df, path, ~df.LabelName.isin(SPECIES), 'unknown label', f'Labels are {" and ".join(SPECIES)}: rename it, or drop the row.')

@@ -25,6 +25,7 @@ import random
 import shutil
 import sys
 import tempfile
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -42,9 +43,10 @@ import seaborn as sns
 import yaml
 from tqdm import tqdm
 
-from .data import PALETTE, InputError, box_table, from_yolo, image_table, project_root, save_table, save_text, show_grid, whole_file
+from .data import (PALETTE, InputError, box_table, from_yolo, image_table, project_root, read_yaml, save_table, save_text, show_grid,
+                               whole_file)
 from .ignore import IgnoreRegions
-from .resume import ResumableTraining, newest_state
+from .resume import ResumableTraining, newest_state, no_code
 
 if TYPE_CHECKING:
     import torch
@@ -65,13 +67,16 @@ def quiet_ultralytics() -> ModuleType:
     folder = cache_folder()
     os.environ.setdefault('OMP_NUM_THREADS', str(os.cpu_count()))  # ultralytics, when imported, would make it 1
     for name in ('YOLO_VERBOSE', 'YOLO_AUTOINSTALL'): os.environ.setdefault(name, 'false')
+    for name in ('YOLO_OFFLINE', 'ULTRALYTICS_SAFE_LOAD'): os.environ.setdefault(name, 'true')  # the first: no look-up of hosts when imported
     import matplotlib
     import ultralytics
     from ultralytics import utils
     from ultralytics.utils import torch_utils
     trackers = ('clearml', 'comet', 'dvc', 'mlflow', 'raytune', 'tensorboard', 'wandb')
     dict.update(utils.SETTINGS, sync=False, weights_dir=str(folder/'weights'), **dict.fromkeys(trackers, False))  # its own update would save to disk
-    utils.WEIGHTS_DIR = folder/'weights'
+    utils.WEIGHTS_DIR, utils.SAFE_LOAD = folder/'weights', os.environ['ULTRALYTICS_SAFE_LOAD'].lower() not in ('0', 'false', 'no', 'off')
+    if tasks := sys.modules.get('ultralytics.nn.tasks'): tasks.SAFE_LOAD = utils.SAFE_LOAD  # it had been imported before
+    if events := sys.modules.get('ultralytics.utils.events'): events.events.enabled = False
     torch_utils.NUM_THREADS = int(os.environ['OMP_NUM_THREADS'])  # its own is one core fewer
     if os.environ['YOLO_VERBOSE'].lower() in ('0', 'false'): utils.LOGGER.setLevel('ERROR')
     for name in ('Arial.ttf', 'Arial.Unicode.ttf'):
@@ -99,13 +104,13 @@ def fetch_weights(
 ) -> Path:  # the file in the cache folder
     "The weights that ultralytics publishes as `name`, downloaded once. Raises `InputError` if it publishes none of that name or they cannot be had."
     quiet_ultralytics()
-    from ultralytics.utils import ONLINE, downloads
+    from ultralytics.utils import downloads
     path = cache_folder()/'weights'/name
     if path.exists(): return path
     remedy = "put the file into the project's folder, or give its place with -v weights=PATH."
     if name not in downloads.GITHUB_ASSETS_NAMES:
         raise InputError(f'Weights {name} do not exist, and ultralytics publishes none of that name:\n{remedy}')
-    if not (ONLINE and downloads.is_url('https://github.com', check=True)):
+    if not downloads.is_url('https://github.com', check=True):  # waits 3 s at most for an answer
         raise InputError(f'Weights {name} are not on this machine and there is no network to download them:\n{remedy}')
     try: return Path(downloads.attempt_download_asset(path, retry=1))
     except (OSError, RuntimeError) as e: raise InputError(f'Weights {name} could not be downloaded ({e}):\n{remedy}') from e
@@ -130,15 +135,21 @@ def find_weights(
 
 # %% ../nbs/09_train.ipynb #c016
 def load_model(
-    weights:Path|str  # a .pt, .yaml or .cfg file, a name such as nanodet-plus-m or yolov5n.yaml (from scratch), or published ones as yolov5m6u.pt
+    weights:Path|str, # a .pt, .yaml or .cfg file, a name such as nanodet-plus-m or yolov5n.yaml (from scratch), or published ones as yolov5m6u.pt
+    trust:bool=False  # run whatever code the file holds: for weights that you made yourself
 ) -> 'YOLO':
     """A detector, ready for training or prediction. A description gives one with random weights.
 
-    Raises `InputError` naming `weights` where they cannot be had, cannot be read, or are not a detector's.
+    Raises `InputError` naming `weights` where they cannot be had, cannot be read, hold code, or are not a detector's.
     """
-    path = find_weights(weights)
+    ultralytics, path = quiet_ultralytics(), find_weights(weights)
+    from ultralytics.nn import tasks
+
     from livestock_nb.detectors import open_detector
-    try: model = open_detector(path)
+    trust = trust or not ultralytics.utils.SAFE_LOAD
+    if trust: warnings.warn(f'Weights {weights} are loaded unchecked, as asked for: whatever code they hold runs now.', stacklevel=2)
+    try:
+        with patch.object(tasks, 'SAFE_LOAD', False) if trust else no_code(path): model = open_detector(path)
     except InputError: raise
     except Exception as e:  # a damaged or foreign file ends in any of a dozen exceptions
         kind = 'model description' if path.endswith(('.yaml', '.yml')) else 'checkpoint'
@@ -218,9 +229,9 @@ def check_hyp(
             if v not in OPTIMIZERS: raise InputError(f'{source}: optimizer {v!r} is none of {", ".join(OPTIMIZERS)}.')
         elif isinstance(v, str) and k not in ('amp', 'cache'):
             try: hyp = hyp | {k: float(v)}
-            except ValueError: raise InputError(f'{source}: {k} is {v!r}: give a number.') from None
-        if (isinstance(v, bool) and k not in SWITCHES) or (isinstance(hyp[k], float) and not math.isfinite(hyp[k])):
-            raise InputError(f'{source}: {k} is {v!r}: give a finite number.')
+            except ValueError: raise InputError(f'{source}: {k} is {v!r:.60}: give a number.') from None
+        if (isinstance(v, bool) and k not in SWITCHES) or (isinstance(hyp[k], (int, float)) and not abs(hyp[k]) < 1e15):
+            raise InputError(f'{source}: {k} is {v!r:.60}: give a finite number.')
     quiet_ultralytics()
     from ultralytics.cfg import check_cfg
     try: check_cfg({k: v for k, v in hyp.items() if k in HYP_NAMES})
@@ -234,8 +245,7 @@ def read_values(
     old:bool=False  # see `check_hyp`
 ) -> dict:
     "The checked lines of a file. Raises `InputError` where it is missing, is no yaml mapping, or holds an unknown name or a bad value."
-    try: values = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e: raise InputError(f'Hyper-parameters {path} cannot be read: {e}') from e
+    values = read_yaml(Path(path), f'Hyper-parameters {path}')
     if not isinstance(values, dict): raise InputError(f'Hyper-parameters {path} are not a list of "name: value" lines.')
     return check_hyp(values, str(path), old)
 
@@ -564,7 +574,9 @@ def deliver(
 ) -> Path:  # `path`
     "Write the stripped fp16 checkpoint whole, and `args.yaml` beside it. Raises `InputError` if it is over `limit`."
     import torch
+    from ultralytics.nn.tasks import torch_safe_load
     from ultralytics.utils.torch_utils import strip_optimizer
+    with no_code(trained): torch_safe_load(trained)  # it may have come back from a shared folder
     ckpt, buffer = strip_optimizer(trained), io.BytesIO()
     args = {k: v for k, v in ckpt['train_args'].items() if k not in PLACES}
     ckpt['model'].args = args

@@ -137,6 +137,9 @@ FAULTS = [  # what is done, the kind, part of the detail, images that stay, boxe
     ("one animal labelled twice", boxed((10, 10, 40, 40), (10, 10, 40, 41)), "near-identical boxes", "IoU 0.968 with 10 10 40 40", ALL, 4),
     ("categories called pig in the cows' labels", lambda f: f[COW_LABELS].update({f"{ONE}.json": label().replace(b'"id": 1', b'"id": 7')}),
      "category disagrees", f"[라벨]소_bbox.zip (cow): 1 of 2 labels call their animals pig, e.g. {ONE}.json", ALL, 4),
+    ("a line break in a name", lambda f: (f[COW].update({"livestock_cow_bbox_\n7.jpg": jpeg(7)}),
+                                          f[COW_LABELS].update({"livestock_cow_bbox_\n7.json": label()})),
+     "odd name", "livestock_cow_bbox__7.jpg in [원천]소_bbox.zip is 'livestock_cow_bbox_", sorted([*ALL, "livestock_cow_bbox__7.jpg"]), 5),
     ("no pigs at all", lambda f: (f.pop(PIG), f.pop(PIG_LABELS)), "species missing", "no zip for pig", ALL[:2], 2)]
 
 
