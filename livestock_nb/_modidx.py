@@ -1036,6 +1036,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'livestock_nb.train.no_label_cache': ('train.html#no_label_cache', 'livestock_nb/train.py'),
                                     'livestock_nb.train.open_dataset': ('train.html#open_dataset', 'livestock_nb/train.py'),
                                     'livestock_nb.train.optimizer_recipe': ('train.html#optimizer_recipe', 'livestock_nb/train.py'),
+                                    'livestock_nb.train.other_parts': ('train.html#other_parts', 'livestock_nb/train.py'),
                                     'livestock_nb.train.out_of_memory': ('train.html#out_of_memory', 'livestock_nb/train.py'),
                                     'livestock_nb.train.pick_device': ('train.html#pick_device', 'livestock_nb/train.py'),
                                     'livestock_nb.train.plot_curves': ('train.html#plot_curves', 'livestock_nb/train.py'),
