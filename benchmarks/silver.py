@@ -6,7 +6,7 @@ reference's recipe: copies of the images with at least 4 boxes at confidence .05
 were. `gap_closed` is (repaired - damaged)/(complete - damaged) in mAP@.75, null where the gap's own interval contains 0. The farm is small, 120
 frames: of 360 the detector learns all that mAP@.75 can tell in spite of the damage. `clean` is silver on undamaged labels. On the real frames both
 arms are cross-fitted, so that all frames judge. Lists are value, difference to damaged, and its 95 % interval. The full form goes on where it was.
---quick scores the stored predictions of a small run.
+--quick scores the stored predictions of a small run: 224 px, one draw of the damage, up to three seeds of training, the reference's recipe with one.
 """
 import argparse
 import json
@@ -90,15 +90,17 @@ def real_arms(home: Path, seeds: int, training: dict) -> tuple[dict, pd.DataFram
 
 
 def figures(runs: dict, gold: pd.DataFrame, images: pd.DataFrame) -> dict:
-    "Every damage's measures, and how much of its gap is closed."
+    "Every damage's measures, and how much of its gap is closed; arms are compared over the seeds that both have."
     out = {}
     for name, arms in runs.items():
-        table = compare_arms(arms, gold, images)
-        rows = table.set_index(["arm", "measure"])[["value", "difference", "low", "high"]].round(4)
-        out[name] = {arm: rows.loc[arm].T.to_dict("list") for arm in arms}
-        for arm in {"repaired", "reference"} & set(arms) if "complete" in arms else ():
-            three = dict(damaged=arms["damaged"], repaired=arms[arm], complete=arms["complete"])
-            for measure in ("mAP@.75", "F1 at conf .25"): out[name][f"gap {arm} {measure}"] = gap_closed(three, gold, images, measure)
+        out[name], known = {}, {"damaged", "complete"} <= set(arms)
+        for arm in arms:
+            same = {k: arms[k][:min(map(len, arms.values())) if arm == "reference" else None] for k in ("damaged", arm, "complete") if k in arms}
+            rows = compare_arms(same, gold, images).set_index(["arm", "measure"])[["value", "difference", "low", "high"]].round(4)
+            out[name][arm] = rows.loc[arm].T.to_dict("list")
+            for measure in ("mAP@.75", "F1 at conf .25") if known and arm in ("repaired", "reference") else ():
+                three = dict(damaged=same["damaged"], repaired=same[arm], complete=same["complete"])
+                out[name][f"gap {arm} {measure}"] = gap_closed(three, gold, images, measure)
     return out
 
 

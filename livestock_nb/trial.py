@@ -6,7 +6,7 @@
 __all__ = ['MEASURES', 'write_dataset', 'train_arm', 'arm_values', 'compare_arms', 'verdict', 'gap_closed', 'plot_arms',
            'run_trial']
 
-# %% ../nbs/11b_trial.ipynb #c002
+# %% ../nbs/11b_trial.ipynb #c003
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Union
@@ -21,7 +21,7 @@ from .ignore import name_regions, write_regions
 from .score import draw_images, interval, match_table, operating_values, resampled_ap, score_counts
 from .split import write_lists, write_pixels
 
-# %% ../nbs/11b_trial.ipynb #c006
+# %% ../nbs/11b_trial.ipynb #c007
 def write_dataset(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame, # their boxes; those marked `ignore` are regions
@@ -38,7 +38,7 @@ def write_dataset(
     if boxes.ignore[boxes.image.isin(ours.image)].any(): name_regions(home/'data.yaml')
     return ours
 
-# %% ../nbs/11b_trial.ipynb #c008
+# %% ../nbs/11b_trial.ipynb #c009
 def train_arm(
     images:pd.DataFrame, # the images to train on
     boxes:pd.DataFrame, # their boxes; those marked `ignore` are regions
@@ -56,25 +56,28 @@ def train_arm(
     save_text(key, done)
     return best
 
-# %% ../nbs/11b_trial.ipynb #c010
+# %% ../nbs/11b_trial.ipynb #c011
 MEASURES = {'mAP@.75': .75, 'mAP@.5': .5, 'F1 at conf .25': None}  # name -> IoU of COCO's AP; F1 is at IoU .5
 
-# %% ../nbs/11b_trial.ipynb #c011
+# %% ../nbs/11b_trial.ipynb #c012
 def arm_values(
     runs:Sequence[pd.DataFrame], # a `boxes` table of predictions for each seed
     gold:pd.DataFrame, # the verified boxes, px
     images:Sequence[str], # names of the images judged
-    draws:np.ndarray  # as `draw_images(sorted(images))` gives them, a column a draw
+    draws:np.ndarray, # as `draw_images(sorted(images))` gives them, a column a draw; the first one has every image once
+    seed:int=0  # of the choice of runs
 ) -> pd.DataFrame:  # index `MEASURES`, a column a draw
-    "Each measure of each draw, the mean over the seeds."
+    "Each measure of each draw of images and of runs, the mean over the runs drawn; the first column is the mean over all runs."
     out = []
     for found in runs:
         m = match_table(gold, found[found.label.isin(gold.label)], [.5, .75], 'coco', images, 300)
         f1 = operating_values(score_counts(m, .5, .25), draws)[-1, 2]
         out.append(np.stack([f1 if iou is None else resampled_ap(m, iou, draws).loc['mean'] for iou in MEASURES.values()]))
-    return pd.DataFrame(np.mean(out, axis=0), MEASURES)
+    picks = np.random.default_rng(seed).integers(len(runs), size=(len(runs), draws.shape[1]))
+    picks[:, 0] = range(len(runs))
+    return pd.DataFrame(np.take_along_axis(np.stack(out), picks[:, None], axis=0).mean(axis=0), MEASURES)
 
-# %% ../nbs/11b_trial.ipynb #c012
+# %% ../nbs/11b_trial.ipynb #c013
 def compare_arms(
     arms:Mapping[str, Sequence[pd.DataFrame]], # two or more: predictions for each seed
     gold:pd.DataFrame, # the verified boxes, px
@@ -86,7 +89,7 @@ def compare_arms(
     names, first = sorted(images.image), first or next(iter(arms))
     groups = images.set_index('image').group if images.group.ne('').any() else None
     draws = np.c_[np.ones(len(names), np.int32), draw_images(names, resamples, groups)]
-    values = {k: arm_values(runs, gold, names, draws) for k, runs in arms.items()}
+    values = {k: arm_values(runs, gold, names, draws, i) for i, (k, runs) in enumerate(arms.items())}
     rows = []
     for arm in values:
         off = values[arm] - values[first]
@@ -95,7 +98,7 @@ def compare_arms(
         rows.append(df.rename_axis('measure').reset_index())
     return pd.concat(rows, ignore_index=True)[['arm', 'measure', 'value', 'difference', 'low', 'high', 'smallest']].assign(helps=lambda d: d.low > 0)
 
-# %% ../nbs/11b_trial.ipynb #c015
+# %% ../nbs/11b_trial.ipynb #c016
 def verdict(
     table:pd.DataFrame, # as `compare_arms` gives it, arms gold and silver; no rows where nothing was tried
     measure:str='mAP@.75'  # that decides
@@ -109,7 +112,7 @@ def verdict(
     why = 'it does harm' if r.high < 0 else f'no difference is shown; these images could show one of {r.smallest:.3f}'
     return False, f'Gold stays: {said}; {why}.'
 
-# %% ../nbs/11b_trial.ipynb #c018
+# %% ../nbs/11b_trial.ipynb #c019
 def gap_closed(
     arms:Mapping[str, Sequence[pd.DataFrame]], # damaged, repaired, complete: predictions for each seed
     gold:pd.DataFrame, # complete boxes of the images judged
@@ -121,14 +124,14 @@ def gap_closed(
     names = sorted(images.image)
     groups = images.set_index('image').group if images.group.ne('').any() else None
     draws = np.c_[np.ones(len(names), np.int32), draw_images(names, resamples, groups)]
-    v = {k: arm_values(runs, gold, names, draws).loc[measure].to_numpy() for k, runs in arms.items()}
+    v = {k: arm_values(runs, gold, names, draws, i).loc[measure].to_numpy() for i, (k, runs) in enumerate(arms.items())}
     gap, gain = v['complete'] - v['damaged'], v['repaired'] - v['damaged']
     low, high = np.quantile(gap[1:], [.025, .975])
     said = dict(closed=None, low=None, high=None, gap=gap[0], gap_low=low, gap_high=high, **{k: x[0] for k, x in v.items()})
     if low > 0: said |= dict(closed=gain[0]/gap[0]) | dict(zip(('low', 'high'), np.quantile((gain/gap)[1:], [.025, .975]), strict=True))
     return {k: x if x is None else round(float(x), 4) for k, x in said.items()}
 
-# %% ../nbs/11b_trial.ipynb #c020
+# %% ../nbs/11b_trial.ipynb #c021
 def plot_arms(
     table:pd.DataFrame  # as `compare_arms` gives it
 ) -> plt.Axes:
@@ -145,7 +148,7 @@ def plot_arms(
     if len(rows): ax.legend(loc='upper left', bbox_to_anchor=(1, 1))
     return ax
 
-# %% ../nbs/11b_trial.ipynb #c023
+# %% ../nbs/11b_trial.ipynb #c024
 def run_trial(
     tables:Mapping[str, tuple[pd.DataFrame, pd.DataFrame]], # arm -> its `images` and `boxes` to train on
     judged:pd.DataFrame, # `images` that no arm trains on

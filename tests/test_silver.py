@@ -373,3 +373,13 @@ def test_the_dataset_keeps_sides_takes_in_what_joined_and_leaves_out_what_cannot
     assert lists == dict(train=['2.jpg'], valid=['0.jpg']) and read_data(tmp_path/'data')['names'] == {0: 'cow', 1: 'pig', 2: 'ignore'}
     trial.write_dataset(images, boxes[~boxes.ignore], sides, tmp_path/'data', 64)
     assert read_data(tmp_path/'data')['names'] == {0: 'cow', 1: 'pig'}
+
+
+def test_an_interval_knows_that_trainings_differ():
+    from livestock_nb import trial
+    images = image_table([dict(image=f'{i:02}.jpg', species='cow', width=400, height=300) for i in range(40)])
+    runs, gold = arms(.9, images)
+    weak, strong = runs['gold'][0], runs['silver'][0]
+    table = trial.compare_arms(dict(gold=[weak, weak, weak], silver=[weak, weak, strong]), gold, images, 200)  # one lucky seed of three
+    assert not table.helps.any() and table[table.arm == 'silver'].difference.gt(0).all()
+    assert trial.compare_arms(dict(gold=[weak]*3, silver=[strong]*3), gold, images, 200)[lambda d: d.arm == 'silver'].helps.all()
