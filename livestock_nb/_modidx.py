@@ -372,6 +372,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'livestock_nb.engine.read_pixels': ('engine.html#read_pixels', 'livestock_nb/engine.py'),
                                      'livestock_nb.engine.same_size': ('engine.html#same_size', 'livestock_nb/engine.py'),
                                      'livestock_nb.engine.seen_in': ('engine.html#seen_in', 'livestock_nb/engine.py'),
+                                     'livestock_nb.engine.side_by_side': ('engine.html#side_by_side', 'livestock_nb/engine.py'),
                                      'livestock_nb.engine.sum_mean': ('engine.html#sum_mean', 'livestock_nb/engine.py'),
                                      'livestock_nb.engine.takes_pixels': ('engine.html#takes_pixels', 'livestock_nb/engine.py'),
                                      'livestock_nb.engine.tile_starts': ('engine.html#tile_starts', 'livestock_nb/engine.py'),

@@ -8,7 +8,7 @@ __all__ = ['VIDEOS', 'REDUCED', 'PACKAGES', 'BACKENDS', 'video_frames', 'fetch_a
            'sum_mean', 'content_id', 'export_once', 'about', 'open_torch', 'open_onnx', 'takes_pixels', 'open_openvino',
            'open_ncnn', 'pick_backend', 'open_network', 'known_candidates', 'to_image', 'as_rows', 'to_boxes', 'find',
            'tile_starts', 'Part', 'parts_of', 'View', 'prepare_views', 'seen_in', 'choose', 'find_views',
-           'plain_opencv', 'plain_torch', 'keep_buffers', 'detect']
+           'plain_opencv', 'plain_torch', 'keep_buffers', 'side_by_side', 'detect']
 
 # %% ../nbs/12a_engine.ipynb #c003
 import ctypes
@@ -656,6 +656,24 @@ def keep_buffers() -> None:
         for option, size in ((-3, 1 << 26), (-1, 1 << 27)): libc.mallopt(option, size)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
 # %% ../nbs/12a_engine.ipynb #c082
+def side_by_side(
+    items:Iterable[tuple], # of `fetch_all`
+    look:Callable[[tuple], tuple], # up to the network's input
+    work:Callable[[list[tuple]], list[tuple]], # from the network on, for several inputs of one shape
+    threads:int, # that look
+    lanes:int, # calls of the network at a time
+    batch:int, # inputs a call; 0: one item has several inputs, and goes alone
+    opened:ExitStack  # ends what runs
+) -> Iterator[tuple]:  # what `work` gives, in the items' order
+    "All items through both steps: in one pool where every thread has a call of the network, else in two."
+    if batch <= 1 and lanes >= threads:
+        found = ahead(lambda item: work([look(item)]), items, threads+1, 2*(threads+1))
+    else:
+        ready = opened.enter_context(closing(ahead(look, items, threads, 2*(threads + max(batch, 1)))))
+        found = ahead(work, same_size(ready, batch) if batch else ([one] for one in ready), lanes, 2*lanes)
+    for some in opened.enter_context(closing(found)): yield from some
+
+# %% ../nbs/12a_engine.ipynb #c083
 def detect(
     images:pd.DataFrame, # rows of an `images` table, in any order; only image, zip and member are read
     network:Network|Sequence[Network], # from `open_network`; several find together
@@ -683,10 +701,4 @@ def detect(
     keep_buffers()
     with ExitStack() as opened, plain_opencv():
         if all(n.backend != 'torch' for n in networks): opened.enter_context(plain_torch())
-        items = fetch_all(images, opened)
-        if (many or batch == 1) and lanes >= threads:
-            found = ahead(lambda item: work([look(item)]), items, threads+1, 2*(threads+1))
-        else:
-            ready = opened.enter_context(closing(ahead(look, items, threads, 2*(threads + batch))))
-            found = ahead(work, ([one] for one in ready) if many else same_size(ready, batch), lanes, 2*lanes)
-        for some in opened.enter_context(closing(found)): yield from some
+        yield from side_by_side(fetch_all(images, opened), look, work, threads, lanes, 0 if many else batch, opened)
