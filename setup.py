@@ -24,7 +24,7 @@ setup(
     python_requires=f">={cfg['min_python']}",
     packages=[pkg, f"{pkg}.notebooks", f"{pkg}.configs"],
     package_dir={f"{pkg}.notebooks": "nbs", f"{pkg}.configs": "configs"},
-    package_data={pkg: ["*.js", "*.css"], f"{pkg}.notebooks": ["*.ipynb"], f"{pkg}.configs": ["*.yaml", "*/*.yaml"]},
+    package_data={pkg: ["*.js", "*.css"], f"{pkg}.notebooks": ["*.ipynb"], f"{pkg}.configs": ["*.yaml", "*/*.yaml", "*/*.cfg"]},
     include_package_data=False,
     zip_safe=False,
     install_requires=cfg["requirements"].split("\n")[1:],
