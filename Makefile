@@ -4,7 +4,7 @@ BIN := .venv/bin
 LIVESTOCK := $(BIN)/livestock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test setup notebooks
+.PHONY: demo test setup notebooks docs
 .DELETE_ON_ERROR:
 
 demo: setup
@@ -32,3 +32,7 @@ notebooks: setup
 	$(BIN)/python .ci/store_outputs.py
 	$(BIN)/nbdev-clean
 	$(BIN)/nbdev-export
+
+# the site of all chapters, into runs/site
+docs: setup
+	$(BIN)/mkdocs build --strict

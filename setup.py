@@ -9,7 +9,7 @@ parser = ConfigParser(delimiters=["="])
 parser.read(here / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 pkg = cfg["lib_name"]
-extras = {name: cfg[f"{name}_requirements"].split("\n")[1:] for name in ("dev", "edge", "ray")}
+extras = {name: cfg[f"{name}_requirements"].split("\n")[1:] for name in ("dev", "docs", "edge", "ray")}
 
 setup(
     name=pkg,
@@ -28,6 +28,6 @@ setup(
     include_package_data=False,
     zip_safe=False,
     install_requires=cfg["requirements"].split("\n")[1:],
-    extras_require=extras | {"dev": extras["dev"] + extras["edge"] + extras["ray"]},
+    extras_require=extras | {"dev": [need for names in extras.values() for need in names]},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": [f"{pkg}={pkg}._modidx:d"]},
 )
