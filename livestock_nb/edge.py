@@ -146,7 +146,7 @@ def make_probe(
     shape:tuple[int, int]  # of the input, rows and columns, px
 ) -> np.ndarray:  # (1, 3, *shape) float32
     "The first image that can be read, as an input that every runtime takes."
-    for row in images.itertuples():
+    for _, row in images.iterrows():
         with suppress(InputError):
             bgr = np.ascontiguousarray(read_image(row)[..., ::-1])
             return fill_up(to_input([place(bgr, letterbox(*bgr.shape[:2], imgsz))]), shape)
@@ -281,7 +281,7 @@ def write_frames(
 ) -> list[str]:
     "Some images as files, evenly spread over the table."
     rows = images.iloc[np.unique(np.linspace(0, len(images)-1, min(count, len(images))).astype(int))]
-    for row in rows.itertuples():
+    for _, row in rows.iterrows():
         with suppress(InputError): cv2.imwrite(str(folder/f'{Path(row.image).stem}.jpg'), read_image(row)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     return sorted(map(str, folder.glob('*.jpg')))
 
@@ -322,7 +322,8 @@ def median_times(
 
 # %% ../nbs/13_edge.ipynb #c032
 PUBLISHED = dict(yolov5n='44.39 ms (640 px, 4 × A76)', nanodet_m='10.23 ms (320 px, 4 × A76)',
-                 nanodet_plus_m='11.97 ms (320 px, 4 × A76), 19.77 ms (416 px)', yolox_nano='23.08 ms (416 px, 4 × A76)', yolov4_tiny='32.81 ms (4 × A76)',
+                 nanodet_plus_m='11.97 ms (320 px, 4 × A76), 19.77 ms (416 px)', yolox_nano='23.08 ms (416 px, 4 × A76)',
+                 yolov4_tiny='32.81 ms (4 × A76)',
                  yolo_fastest='5.59 ms (320 px, Snapdragon 888), 62 ms (320 px, Raspberry Pi 3B, ncnn)',
                  yolo_fastestv2='3.29 ms (352 px, 4 cores), 5.37 ms (1 core)')  # as their authors say
 
@@ -532,8 +533,8 @@ def deliver_artefact(
     return target
 
 # %% ../nbs/13_edge.ipynb #c053
-LICENCE = ('AGPL-3.0: the detector was trained, and its network is described, by ultralytics, whose licence this is. Whoever serves it to others over\n'
-           'a network offers them the source as well; ultralytics sells other terms. The images have the licence of their publisher.')
+LICENCE = ('AGPL-3.0: the detector was trained, and its network is described, by ultralytics, whose licence this is. Whoever serves it to others\n'
+           'over a network offers them the source as well; ultralytics sells other terms. The images have the licence of their publisher.')
 
 # %% ../nbs/13_edge.ipynb #c054
 def edge_facts(

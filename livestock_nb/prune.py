@@ -45,7 +45,7 @@ def answers_of(
 ) -> list[tuple]:
     "The shapes of the tensors that a network answers with."
     import torch
-    with torch.inference_mode(): out = net.eval()(torch.zeros(1, 3, side, side))
+    with torch.no_grad(): out = net.eval()(torch.zeros(1, 3, side, side))
     return [tuple(v.shape) for v in (out if isinstance(out, (list, tuple)) else [out]) if hasattr(v, 'shape')]
 
 # %% ../nbs/13b_prune.ipynb #c010
