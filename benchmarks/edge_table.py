@@ -10,9 +10,10 @@ counts: from a frame in memory to boxes at a confidence of .25 (frame), the same
 the network alone. `smaller` and `faster` compare with the fp32 ONNX of the whole detector at the size that it was trained for; `best` is
 the fastest among the artefacts that are at least 3.5 times smaller and score within .02 of it.
 
-The second table is about networks alone, untrained, on square inputs: NanoDet-Plus-m (320 px) and Yolo-FastestV2 (352 px) over YOLOv5n (320 px), where this
-package has them, beside the ratios that were measured with other implementations of them. The last line is one JSON object."""
+The second table is about networks alone, untrained, on square inputs: NanoDet-Plus-m (320 px) and Yolo-FastestV2 (352 px) over YOLOv5n
+(320 px), where this package has them, beside the ratios that were measured with other implementations of them. The last line is one JSON object."""
 import argparse
+import importlib.util
 import json
 import os
 import tempfile
@@ -26,7 +27,7 @@ from tqdm import tqdm
 
 from livestock_nb.artefacts import Recipe, artefact_bytes, make_artefact, open_artefact
 from livestock_nb.data import SPECIES, InputError, load_table
-from livestock_nb.edge import build_edge, in_fresh_process, median_times, processor, run_inputs, time_all
+from livestock_nb.edge import build_edge, in_fresh_process, median_times, processor, run_inputs, time_all, who_judges
 from livestock_nb.train import load_model
 
 ROOT, THREADS = Path(__file__).parents[1], [n for n in (1, 2) if n <= (os.cpu_count() or 1)]
@@ -50,7 +51,8 @@ def made_up_frames(folder:Path, count:int) -> list[Path]:
     cameras = farm_cameras(0)
     plan = plan_frames(cameras, 8*count, 1, 1, np.random.default_rng(5))
     for p in plan[[cameras[c].width == 1920 for c in plan.camera]].head(count).itertuples():
-        cv2.imwrite(str(folder/p.image), render_scene(cameras[p.camera], p.count, p.seed, p.t, p.image)[0][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+        frame, _ = render_scene(cameras[p.camera], p.count, p.seed, p.t, p.image)
+        cv2.imwrite(str(folder/p.image), frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     return sorted(folder.glob('*.jpg'))
 
 
@@ -79,11 +81,10 @@ def full_table(run:Path, args:argparse.Namespace) -> pd.DataFrame:
     "All artefacts, scored, and timed now."
     table, problems = build_edge(**run_inputs(run), out=run/'edge', small=args.small, prune=args.prune, epochs=args.epochs)
     for p in problems.itertuples(): print(f'{p.artefact}: {p.detail}')
-    from livestock_nb.edge import who_judges
     given = run_inputs(run)
     (run/'edge'/'times.json').unlink(missing_ok=True)
-    times = time_all(table.dropna(subset=['challenge']).artefact.tolist(), who_judges(given['split'], given['test_zips'], given['answer'])[0], run/'edge')
-    fresh = median_times(times)
+    images = who_judges(given['split'], given['test_zips'], given['answer'])[0]
+    fresh = median_times(time_all(table.dropna(subset=['challenge']).artefact.tolist(), images, run/'edge'))
     return table.drop(columns=fresh.columns).merge(fresh.reset_index(), on='artefact', how='left')
 
 
@@ -94,11 +95,11 @@ def compared(table:pd.DataFrame) -> pd.DataFrame:
     return df.assign(change=df.challenge - base.challenge) if 'challenge' in df else df
 
 
-def networks(home:Path) -> tuple[pd.DataFrame, dict]:
+def networks(home:Path) -> tuple[pd.DataFrame|None, dict]:
     "Times of networks alone, and their ratios to YOLOv5n's; skipped, with a line, where this package has none of them."
     nets, rows, folders = {'yolov5n.yaml': dict(imgsz=320)} | EXPECTED, [], {}
-    try: import livestock_nb.detectors  # noqa: F401
-    except ImportError: return print('livestock_nb.detectors is not there: NanoDet-Plus-m and Yolo-FastestV2 are skipped.'), {}
+    if not importlib.util.find_spec('livestock_nb.detectors'):
+        return print('livestock_nb.detectors is not there: NanoDet-Plus-m and Yolo-FastestV2 are skipped.'), {}
     for name, about in tqdm(nets.items(), desc='networks'):
         side = about['imgsz']
         for kind in ('onnx-fp32', 'ncnn-fp32'):
@@ -131,8 +132,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as tmp:
         table = compared(quick_table(args.run, Path(tmp)) if args.quick else full_table(args.run.resolve(), args))
         nets, ratios = networks(Path(tmp))
-    shown = ['artefact', 'bytes', 'smaller', 'difference', 'challenge', 'challenge_low', 'challenge_high', 'change', 'network_ms', 'frame_ms', 'jpeg_ms',
-             'frame_ms_2', 'jpeg_ms_2', 'faster', 'faster_jpeg', 'published']
+    shown = ['artefact', 'bytes', 'smaller', 'difference', 'challenge', 'challenge_low', 'challenge_high', 'change', 'network_ms',
+             'frame_ms', 'jpeg_ms', 'frame_ms_2', 'jpeg_ms_2', 'faster', 'faster_jpeg', 'published']
     print(table[[c for c in shown if c in table]].to_string(index=False, float_format='{:.4g}'.format))
     if nets is not None: print(nets.to_string(index=False, float_format='{:.3f}'.format))
     said = dict(processor=processor(), artefacts=len(table), ratios=ratios)

@@ -202,6 +202,7 @@ def make_all(
 ) -> pd.DataFrame:  # problems: artefact, step, detail
     "Make every artefact of a plan and ask it. Said again after an interruption, it goes on."
     files, problems = calibration_files(split, calibration), []
+    for left in (out/'artefacts').glob('.*'): shutil.rmtree(left)  # of a killed run
     for row in (bar := tqdm(list(plan.itertuples(index=False)), desc='artefacts', unit='artefact')):
         bar.set_postfix_str(row.artefact)
         shape = covering_shape(zip(images.width, images.height, strict=True), row.imgsz)
@@ -524,6 +525,7 @@ def deliver_artefact(
 ) -> Path:  # out/delivered
     "Copy the artefact and write its card, whole: what was delivered before is replaced at once."
     about, target = about_artefact(out/'artefacts'/row.artefact), out/'delivered'
+    for left in out.glob('.*/'): shutil.rmtree(left)  # of a killed run
     with tempfile.TemporaryDirectory(dir=out, prefix='.') as tmp:
         home = Path(shutil.copytree(out/'artefacts'/row.artefact, Path(tmp)/'delivered'))
         save_text(model_card(row, facts, about, rules), home/'README.md')
