@@ -27,6 +27,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'livestock_nb.artefacts.make_torchscript': ( 'export.html#make_torchscript',
                                                                                      'livestock_nb/artefacts.py'),
                                         'livestock_nb.artefacts.network_facts': ('export.html#network_facts', 'livestock_nb/artefacts.py'),
+                                        'livestock_nb.artefacts.no_chatter': ('export.html#no_chatter', 'livestock_nb/artefacts.py'),
                                         'livestock_nb.artefacts.open_artefact': ('export.html#open_artefact', 'livestock_nb/artefacts.py'),
                                         'livestock_nb.artefacts.quiet_libraries': ( 'export.html#quiet_libraries',
                                                                                     'livestock_nb/artefacts.py'),

@@ -5,19 +5,22 @@
 # %% auto #0
 __all__ = ['PLACES', 'KINDS', 'NEEDS', 'MAKERS', 'RUNNERS', 'Recipe', 'covering_shape', 'fill_up', 'calibration_files',
            'calibration_batches', 'after_convolutions', 'quiet_libraries', 'make_onnx', 'read_stride', 'make_openvino',
-           'export_files', 'make_ncnn', 'make_torchscript', 'make_coreml', 'make_engine', 'recipe_id', 'about_artefact',
-           'make_artefact', 'network_facts', 'artefact_bytes', 'run_onnx', 'run_openvino', 'run_ncnn',
+           'export_files', 'no_chatter', 'make_ncnn', 'make_torchscript', 'make_coreml', 'make_engine', 'recipe_id',
+           'about_artefact', 'make_artefact', 'network_facts', 'artefact_bytes', 'run_onnx', 'run_openvino', 'run_ncnn',
            'run_torchscript', 'open_artefact', 'largest_difference']
 
-# %% ../nbs/13a_export.ipynb #c002
+# %% ../nbs/13a_export.ipynb #c003
 import importlib.util
 import io
 import json
 import logging
+import os
 import platform
 import random
 import shutil
+import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
@@ -33,13 +36,13 @@ if TYPE_CHECKING:
     import openvino
     import torch
 
-# %% ../nbs/13a_export.ipynb #c005
+# %% ../nbs/13a_export.ipynb #c006
 PLACES = dict(onnx='cpu', openvino='cpu', ncnn='cpu', torchscript='cpu', coreml='apple', engine='gpu')  # where a runtime's artefacts run
 KINDS = ['onnx-fp32', 'onnx-fp16', 'onnx-int8', 'openvino-fp32', 'openvino-fp16', 'openvino-int8', 'ncnn-fp32', 'ncnn-fp16',
          'torchscript-fp32', 'coreml-fp16', 'engine-fp16']  # RUNTIME-PRECISION
 NEEDS = dict(onnx='onnxruntime', openvino='openvino', ncnn='ncnn')  # to run it
 
-# %% ../nbs/13a_export.ipynb #c006
+# %% ../nbs/13a_export.ipynb #c007
 class Recipe(NamedTuple):
     "What an artefact is made of."
     weights: Path  # a .pt file
@@ -48,7 +51,7 @@ class Recipe(NamedTuple):
     shape: tuple[int, int]  # rows and columns (px) for runtimes that want one shape: it covers all images
     calibration: list[Path]  # train images, for int8
 
-# %% ../nbs/13a_export.ipynb #c008
+# %% ../nbs/13a_export.ipynb #c009
 def covering_shape(
     sizes:Iterable[tuple[int, int]], # width and height of the images, px
     imgsz:int, # longer side of the input, px
@@ -59,7 +62,7 @@ def covering_shape(
     if not letters: return (imgsz, imgsz)
     return max(v.rows for v in letters), max(v.columns for v in letters)
 
-# %% ../nbs/13a_export.ipynb #c010
+# %% ../nbs/13a_export.ipynb #c011
 def fill_up(
     batch:np.ndarray, # (n, 3, rows, columns) float32
     shape:tuple[int, int]  # rows, columns, at least as large
@@ -70,7 +73,7 @@ def fill_up(
         raise InputError(f'An input of {batch.shape[2]} x {batch.shape[3]} px does not fit an artefact made for {shape[0]} x {shape[1]}.')
     return np.pad(batch, ((0, 0), (0, 0), (0, below), (0, right)), constant_values=114/255) if below or right else batch
 
-# %% ../nbs/13a_export.ipynb #c013
+# %% ../nbs/13a_export.ipynb #c014
 def calibration_files(
     data:Path|str, # folder of data.yaml
     count:int=128, # images
@@ -81,7 +84,7 @@ def calibration_files(
     files = sorted(map(Path, listed(read_data(data)['train'])), key=lambda p: p.name)
     return sorted(random.Random(seed).sample(files, min(count, len(files))))
 
-# %% ../nbs/13a_export.ipynb #c014
+# %% ../nbs/13a_export.ipynb #c015
 def calibration_batches(
     files:list[Path], # images
     imgsz:int, # longer side of the input, px
@@ -92,7 +95,7 @@ def calibration_batches(
     if not read: raise InputError(f'int8 needs train images to be calibrated on, and none of the {len(files)} given can be read.')
     return [to_input([place(bgr, letterbox(*bgr.shape[:2], imgsz, stride))]) for bgr in read]
 
-# %% ../nbs/13a_export.ipynb #c015
+# %% ../nbs/13a_export.ipynb #c016
 def after_convolutions(
     model:'openvino.Model'
 ) -> list[str]:
@@ -103,7 +106,7 @@ def after_convolutions(
         if leads or op.get_type_name() in ('Convolution', 'GroupConvolution', 'MatMul'): seen.add(op.get_friendly_name())
     return [op.get_friendly_name() for op in ops if op.get_friendly_name() not in seen and op.get_type_name() not in ('Constant', 'Result')]
 
-# %% ../nbs/13a_export.ipynb #c016
+# %% ../nbs/13a_export.ipynb #c017
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     "Without the log lines and bars of the libraries that quantize."
@@ -113,7 +116,7 @@ def quiet_libraries() -> Iterator[None]:
         with redirect_stdout(io.StringIO()): yield
     finally: logging.disable(before)
 
-# %% ../nbs/13a_export.ipynb #c018
+# %% ../nbs/13a_export.ipynb #c019
 def make_onnx(
     recipe:Recipe,
     folder:Path  # is empty
@@ -133,14 +136,14 @@ def make_onnx(
     others = [n.name for n in model.graph.node if n.op_type not in ('Conv', 'Gemm', 'MatMul')]
     with quiet_libraries(): quantize_static(str(source), str(folder/'network.onnx'), reader, per_channel=True, nodes_to_exclude=others)
 
-# %% ../nbs/13a_export.ipynb #c019
+# %% ../nbs/13a_export.ipynb #c020
 def read_stride(
     weights:Path  # a .pt file
 ) -> int:  # px
     "The stride of a detector's exports."
     return json.loads((export_once(weights, 'onnx')/'about.json').read_text('utf-8'))['stride']
 
-# %% ../nbs/13a_export.ipynb #c020
+# %% ../nbs/13a_export.ipynb #c021
 def make_openvino(
     recipe:Recipe,
     folder:Path  # is empty
@@ -155,7 +158,7 @@ def make_openvino(
                                   ignored_scope=nncf.IgnoredScope(names=after_convolutions(model)))
     ov.save_model(model, folder/'network.xml', compress_to_fp16=precision != 'fp32')
 
-# %% ../nbs/13a_export.ipynb #c022
+# %% ../nbs/13a_export.ipynb #c023
 def export_files(
     recipe:Recipe,
     folder:Path, # is empty
@@ -171,17 +174,31 @@ def export_files(
         for p in made.iterdir() if made.is_dir() and made.suffix != '.mlpackage' else [made]:
             if p.suffix not in ('.py', '.pt'): shutil.move(p, folder/p.name)
 
-# %% ../nbs/13a_export.ipynb #c023
+# %% ../nbs/13a_export.ipynb #c024
+@contextmanager
+def no_chatter() -> Iterator[None]:
+    "Nothing that a library written in C++ prints is seen: the process's own two streams lead nowhere meanwhile."
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept, nowhere = [os.dup(n) for n in (1, 2)], os.open(os.devnull, os.O_WRONLY)
+    try:
+        for n in (1, 2): os.dup2(nowhere, n)
+        yield
+    finally:
+        for n, before in zip((1, 2), kept, strict=True): os.dup2(before, n)
+        for n in (*kept, nowhere): os.close(n)
+
+# %% ../nbs/13a_export.ipynb #c025
 def make_ncnn(
     recipe:Recipe,
     folder:Path  # is empty
 ) -> None:
     "model.ncnn.param and model.ncnn.bin for the recipe's shape, by pnnx."
     for module in ('ncnn', 'pnnx'): need(module, 'ncnn pnnx==20260526')
-    export_files(recipe, folder, format='ncnn', imgsz=recipe.shape, quantize=16 if recipe.kind == 'ncnn-fp16' else None)
+    with no_chatter(): export_files(recipe, folder, format='ncnn', imgsz=recipe.shape, quantize=16 if recipe.kind == 'ncnn-fp16' else None)
     for p in folder.glob('metadata.yaml'): p.unlink()  # holds the date
 
-# %% ../nbs/13a_export.ipynb #c024
+# %% ../nbs/13a_export.ipynb #c026
 def make_torchscript(
     recipe:Recipe,
     folder:Path  # is empty
@@ -189,7 +206,7 @@ def make_torchscript(
     "network.torchscript for the recipe's shape."
     export_files(recipe, folder, format='torchscript', imgsz=recipe.shape)
 
-# %% ../nbs/13a_export.ipynb #c025
+# %% ../nbs/13a_export.ipynb #c027
 def make_coreml(
     recipe:Recipe,
     folder:Path  # is empty
@@ -199,7 +216,7 @@ def make_coreml(
         raise InputError('CoreML is made with coremltools, on macOS or Linux: run `pip install coremltools` there, then this again.')
     export_files(recipe, folder, format='coreml', imgsz=recipe.shape, quantize=16)
 
-# %% ../nbs/13a_export.ipynb #c026
+# %% ../nbs/13a_export.ipynb #c028
 def make_engine(
     recipe:Recipe,
     folder:Path  # is empty
@@ -210,10 +227,10 @@ def make_engine(
     if not importlib.util.find_spec('tensorrt'): raise InputError('TensorRT is not installed: run `pip install tensorrt`, then this again.')
     export_files(recipe, folder, format='engine', imgsz=recipe.shape, quantize=16, device=0)
 
-# %% ../nbs/13a_export.ipynb #c027
+# %% ../nbs/13a_export.ipynb #c029
 MAKERS = dict(onnx=make_onnx, openvino=make_openvino, ncnn=make_ncnn, torchscript=make_torchscript, coreml=make_coreml, engine=make_engine)
 
-# %% ../nbs/13a_export.ipynb #c029
+# %% ../nbs/13a_export.ipynb #c031
 def recipe_id(
     recipe:Recipe
 ) -> str:  # 16 hexadecimal digits
@@ -227,7 +244,7 @@ def recipe_id(
         with suppress(PackageNotFoundError): parts.append(version(name))
     return sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
-# %% ../nbs/13a_export.ipynb #c030
+# %% ../nbs/13a_export.ipynb #c032
 def about_artefact(
     folder:Path|str  # of an artefact
 ) -> dict:  # recipe, kind, imgsz, shape (None for any), names, stride
@@ -237,7 +254,7 @@ def about_artefact(
     said = json.loads(path.read_text('utf-8'))
     return said | dict(names={int(i): name for i, name in said['names'].items()})
 
-# %% ../nbs/13a_export.ipynb #c031
+# %% ../nbs/13a_export.ipynb #c033
 def make_artefact(
     recipe:Recipe,
     folder:Path  # appears when all of it is there; an earlier one of another recipe is replaced
@@ -262,7 +279,7 @@ def make_artefact(
         home.rename(folder)
     return folder
 
-# %% ../nbs/13a_export.ipynb #c032
+# %% ../nbs/13a_export.ipynb #c034
 def network_facts(
     weights:Path  # a .pt file
 ) -> dict:  # names, stride
@@ -271,14 +288,14 @@ def network_facts(
     model = load_model(weights)
     return dict(names=dict(model.names), stride=max(int(max(model.model.stride)), 32))
 
-# %% ../nbs/13a_export.ipynb #c033
+# %% ../nbs/13a_export.ipynb #c035
 def artefact_bytes(
     folder:Path|str  # of an artefact
 ) -> int:
     "The bytes of all its files."
     return sum(p.stat().st_size for p in Path(folder).rglob('*') if p.is_file())
 
-# %% ../nbs/13a_export.ipynb #c035
+# %% ../nbs/13a_export.ipynb #c037
 def run_onnx(
     folder:Path,
     about:dict, # of `about_artefact`
@@ -293,7 +310,7 @@ def run_onnx(
     name = session.get_inputs()[0].name
     return dict(forward=lambda batch: session.run(None, {name: batch})[0])
 
-# %% ../nbs/13a_export.ipynb #c036
+# %% ../nbs/13a_export.ipynb #c038
 def run_openvino(
     folder:Path,
     about:dict, # of `about_artefact`
@@ -313,7 +330,7 @@ def run_openvino(
         return requests[key].infer([batch], share_inputs=True)[0].copy()
     return dict(forward=forward, pixels=forward)
 
-# %% ../nbs/13a_export.ipynb #c037
+# %% ../nbs/13a_export.ipynb #c039
 def run_ncnn(
     folder:Path,
     about:dict, # of `about_artefact`
@@ -332,7 +349,7 @@ def run_ncnn(
             return np.array(run.extract(net.output_names()[0])[1])
     return dict(forward=lambda batch: np.stack([one(image) for image in fill_up(batch, about['shape'])]))
 
-# %% ../nbs/13a_export.ipynb #c038
+# %% ../nbs/13a_export.ipynb #c040
 def run_torchscript(
     folder:Path,
     about:dict, # of `about_artefact`
@@ -341,7 +358,9 @@ def run_torchscript(
     "By PyTorch, image by image."
     import torch
     torch.set_num_threads(threads)
-    net = torch.jit.load(str(folder/'network.torchscript'), map_location='cpu').eval()
+    with warnings.catch_warnings():  # torch will have another format one day
+        warnings.simplefilter('ignore')
+        net = torch.jit.load(str(folder/'network.torchscript'), map_location='cpu').eval()
 
     def one(image:np.ndarray) -> np.ndarray:
         out = net(torch.from_numpy(image[None]))
@@ -351,10 +370,10 @@ def run_torchscript(
         with torch.inference_mode(): return np.stack([one(image) for image in fill_up(batch, about['shape'])])
     return dict(forward=forward)
 
-# %% ../nbs/13a_export.ipynb #c039
+# %% ../nbs/13a_export.ipynb #c041
 RUNNERS = dict(onnx=run_onnx, openvino=run_openvino, ncnn=run_ncnn, torchscript=run_torchscript)
 
-# %% ../nbs/13a_export.ipynb #c040
+# %% ../nbs/13a_export.ipynb #c042
 def open_artefact(
     folder:Path|str, # of an artefact
     threads:int=1  # cores for a call
@@ -368,7 +387,7 @@ def open_artefact(
     except Exception as e: raise InputError(f'{folder} cannot be opened: {(str(e).strip().splitlines() or [type(e).__name__])[0][:200]}') from e
     return Network(names=about['names'], backend=runtime, stride=about['stride'], content=about['recipe'], **fields)
 
-# %% ../nbs/13a_export.ipynb #c044
+# %% ../nbs/13a_export.ipynb #c046
 def largest_difference(
     answer:np.ndarray, # (n, 4 + classes, anchors) or (n, rows, 6)
     expected:np.ndarray  # of the same shape, PyTorch's

@@ -10,7 +10,7 @@ __all__ = ['LIGHT', 'PUBLISHED', 'SAME', 'LOSS', 'OPEN', 'RUN', 'LICENCE', 'plan
            'how_to_run', 'model_card', 'deliver_artefact', 'edge_facts', 'build_edge', 'run_inputs', 'deliver_edge',
            'short_table']
 
-# %% ../nbs/13_edge.ipynb #c002
+# %% ../nbs/13_edge.ipynb #c003
 import hashlib
 import json
 import os
@@ -40,10 +40,10 @@ from .engine import content_id, letterbox, model_labels, place, prepare, to_boxe
 from .infer import find_answer, images_from, predict, score_table, to_submission
 from .score import ANSWER_COLUMNS, AS_BOXES, DEFINITIONS, read_answer, to_answer_frame
 
-# %% ../nbs/13_edge.ipynb #c006
+# %% ../nbs/13_edge.ipynb #c007
 LIGHT = ['onnx-int8', 'openvino-fp16', 'openvino-int8', 'ncnn-fp16']
 
-# %% ../nbs/13_edge.ipynb #c007
+# %% ../nbs/13_edge.ipynb #c008
 def plan_artefacts(
     weights:dict[str, Path], # name -> .pt; the first is the whole detector
     imgsz:int, # its input, px
@@ -59,7 +59,7 @@ def plan_artefacts(
     df.insert(0, 'artefact', df.weights + '-' + df.imgsz.astype(str) + '-' + df.kind)
     return df
 
-# %% ../nbs/13_edge.ipynb #c010
+# %% ../nbs/13_edge.ipynb #c011
 def edge_weights(
     weights:Path|str, # see `load_model`
     split:Path, # folder of data.yaml
@@ -84,7 +84,7 @@ def edge_weights(
     except InputError as e: return found, [dict(artefact=f'pruned-{prune:g}', step='prune', detail=str(e))]
     return found, []
 
-# %% ../nbs/13_edge.ipynb #c012
+# %% ../nbs/13_edge.ipynb #c013
 def valid_answer(
     split:Path  # folder of data.yaml
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # an `images` table, the answer to them as `read_answer` gives it
@@ -102,7 +102,7 @@ def valid_answer(
     gold = from_yolo(rows, images).rename(columns={v: k for k, v in AS_BOXES.items()})
     return images, to_answer_frame(gold)[ANSWER_COLUMNS]
 
-# %% ../nbs/13_edge.ipynb #c013
+# %% ../nbs/13_edge.ipynb #c014
 def who_judges(
     split:Path, # folder of data.yaml
     test_zips:Path|None, # folder of test zips
@@ -115,7 +115,7 @@ def who_judges(
     images = list_images(test_zips)[0]
     return images[images.width > 0].reset_index(drop=True), read_answer(found), 'test'
 
-# %% ../nbs/13_edge.ipynb #c015
+# %% ../nbs/13_edge.ipynb #c016
 def in_fresh_process(
     task:str, # the name of a function of this module
     **args  # of it, as json can say them
@@ -126,7 +126,7 @@ def in_fresh_process(
     done = subprocess.run([sys.executable, '-c', code, json.dumps(args)], capture_output=True, text=True, env=env)
     if done.returncode: raise InputError(f'{task} failed: {([s for s in done.stderr.splitlines() if s.strip()] or [done.returncode])[-1]}'[:300])
 
-# %% ../nbs/13_edge.ipynb #c016
+# %% ../nbs/13_edge.ipynb #c017
 def ask_artefact(
     folder:str, # of the artefact
     images:str, # parquet of an `images` table
@@ -139,7 +139,7 @@ def ask_artefact(
     boxes, _ = predict(load_table(images), network, about_artefact(folder)['imgsz'], batch=1)
     save_table(boxes, Path(out)/'boxes.parquet')
 
-# %% ../nbs/13_edge.ipynb #c017
+# %% ../nbs/13_edge.ipynb #c018
 def make_probe(
     images:pd.DataFrame, # an `images` table
     imgsz:int, # px
@@ -152,14 +152,14 @@ def make_probe(
             return fill_up(to_input([place(bgr, letterbox(*bgr.shape[:2], imgsz))]), shape)
     raise InputError('None of the images to score on can be read.')
 
-# %% ../nbs/13_edge.ipynb #c019
+# %% ../nbs/13_edge.ipynb #c020
 def digest(
     *parts  # that json can say
 ) -> str:  # 16 hexadecimal digits
     "Names a list of values."
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
 
-# %% ../nbs/13_edge.ipynb #c020
+# %% ../nbs/13_edge.ipynb #c021
 def answer_of_torch(
     weights:Path, # a .pt file
     probe:np.ndarray  # (1, 3, rows, columns)
@@ -168,7 +168,7 @@ def answer_of_torch(
     from livestock_nb.engine import open_network
     return np.asarray(open_network(weights, device='cpu')(probe))
 
-# %% ../nbs/13_edge.ipynb #c021
+# %% ../nbs/13_edge.ipynb #c022
 def make_and_ask(
     row:SimpleNamespace, # of the plan
     recipe:Recipe,
@@ -191,7 +191,7 @@ def make_and_ask(
     save_json(dict(difference=difference), found/'difference.json')
     (found/key).touch()
 
-# %% ../nbs/13_edge.ipynb #c022
+# %% ../nbs/13_edge.ipynb #c023
 def make_all(
     plan:pd.DataFrame, # of `plan_artefacts`
     weights:dict[str, Path], # name -> .pt
@@ -210,7 +210,7 @@ def make_all(
         except InputError as e: problems.append(dict(artefact=row.artefact, step='make' if 'failed' not in str(e) else 'ask', detail=str(e)))
     return pd.DataFrame(problems, columns=['artefact', 'step', 'detail'])
 
-# %% ../nbs/13_edge.ipynb #c023
+# %% ../nbs/13_edge.ipynb #c024
 def score_found(
     name:str, # of the artefact
     out:Path, # holds artefacts/ and found/
@@ -225,7 +225,7 @@ def score_found(
     row |= {d: means.ap[d] for d in DEFINITIONS} | {f'{d}_{side}': means[side][d] for d in DEFINITIONS for side in ('low', 'high')}
     return row | dict(difference=json.loads((out/'found'/name/'difference.json').read_text())['difference'])
 
-# %% ../nbs/13_edge.ipynb #c025
+# %% ../nbs/13_edge.ipynb #c026
 def time_once(
     frame:bytes|np.ndarray, # a JPEG, or (h, w, 3) BGR
     network, # an open artefact
@@ -242,7 +242,7 @@ def time_once(
     at.append(time.perf_counter())
     return dict(zip(['prepare', 'network', 'choose'], np.diff(at)*1e3, strict=True))
 
-# %% ../nbs/13_edge.ipynb #c026
+# %% ../nbs/13_edge.ipynb #c027
 def time_artefacts(
     folders:dict[str, str], # name -> folder of an artefact
     images:list[str], # image files
@@ -266,7 +266,7 @@ def time_artefacts(
                 if turn: rows.append(dict(artefact=name, threads=threads, source=source, round=turn) | row)
     save_table(pd.DataFrame(rows), out)
 
-# %% ../nbs/13_edge.ipynb #c027
+# %% ../nbs/13_edge.ipynb #c028
 def processor() -> str:
     "What this computer calls its processor."
     with suppress(OSError):
@@ -274,7 +274,7 @@ def processor() -> str:
         if names: return f'{names[0]}, {os.cpu_count()} cores'
     return f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores'
 
-# %% ../nbs/13_edge.ipynb #c028
+# %% ../nbs/13_edge.ipynb #c029
 def write_frames(
     images:pd.DataFrame, # an `images` table
     count:int, # how many
@@ -286,7 +286,7 @@ def write_frames(
         with suppress(InputError): cv2.imwrite(str(folder/f'{Path(row.image).stem}.jpg'), read_image(row)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     return sorted(map(str, folder.glob('*.jpg')))
 
-# %% ../nbs/13_edge.ipynb #c029
+# %% ../nbs/13_edge.ipynb #c030
 def time_all(
     names:list[str], # of artefacts
     images:pd.DataFrame, # an `images` table
@@ -310,7 +310,7 @@ def time_all(
     save_json(said, out/'times.json')
     return times
 
-# %% ../nbs/13_edge.ipynb #c030
+# %% ../nbs/13_edge.ipynb #c031
 def median_times(
     times:pd.DataFrame  # of `time_all`
 ) -> pd.DataFrame:  # indexed by artefact: frame_ms, jpeg_ms, network_ms with one core; frame_ms_2 … with more
@@ -321,14 +321,14 @@ def median_times(
     columns = {f'{source}_ms{end(n)}': ms.ms[source, n] for source in ('frame', 'jpeg') for n in sorted(times.threads.unique())}
     return pd.DataFrame(columns | {f'network_ms{end(n)}': ms.network['frame', n] for n in sorted(times.threads.unique())})
 
-# %% ../nbs/13_edge.ipynb #c032
+# %% ../nbs/13_edge.ipynb #c033
 PUBLISHED = dict(yolov5n='44.39 ms (640 px, 4 × A76)', nanodet_m='10.23 ms (320 px, 4 × A76)',
                  nanodet_plus_m='11.97 ms (320 px, 4 × A76), 19.77 ms (416 px)', yolox_nano='23.08 ms (416 px, 4 × A76)',
                  yolov4_tiny='32.81 ms (4 × A76)',
                  yolo_fastest='5.59 ms (320 px, Snapdragon 888), 62 ms (320 px, Raspberry Pi 3B, ncnn)',
                  yolo_fastestv2='3.29 ms (352 px, 4 cores), 5.37 ms (1 core)')  # as their authors say
 
-# %% ../nbs/13_edge.ipynb #c033
+# %% ../nbs/13_edge.ipynb #c034
 def architecture(
     weights:Path  # a .pt file
 ) -> str:
@@ -336,7 +336,7 @@ def architecture(
     from livestock_nb.train import load_model
     return Path(str(load_model(weights).model.yaml.get('yaml_file', ''))).stem.lower().replace('-', '_')
 
-# %% ../nbs/13_edge.ipynb #c034
+# %% ../nbs/13_edge.ipynb #c035
 def pareto(
     df:pd.DataFrame, # artefacts
     cost:list[str], # columns of which less is better
@@ -348,7 +348,7 @@ def pareto(
     beaten = [((values[known] <= v).all(1) & (values[known] < v).any(1)).any() for v in values]
     return pd.Series(known & ~np.array(beaten, dtype=bool), index=df.index)
 
-# %% ../nbs/13_edge.ipynb #c036
+# %% ../nbs/13_edge.ipynb #c037
 def edge_table(
     plan:pd.DataFrame, # of `plan_artefacts`
     out:Path, # holds artefacts/ and found/
@@ -366,10 +366,10 @@ def edge_table(
     df['device'] = df.runtime.map(PLACES)
     return df.assign(published=published, front=pareto(df, ['bytes', 'frame_ms'], 'challenge'))
 
-# %% ../nbs/13_edge.ipynb #c038
+# %% ../nbs/13_edge.ipynb #c039
 SAME, LOSS = 1e-3, .02  # largest relative difference of fp32; largest loss of int8
 
-# %% ../nbs/13_edge.ipynb #c039
+# %% ../nbs/13_edge.ipynb #c040
 def refusals(
     table:pd.DataFrame, # of `edge_table`
     min_map75:float=.75, # the least score
@@ -392,7 +392,7 @@ def refusals(
         return ''
     return table.apply(why, axis=1).reindex(table.index).astype(str) if len(table) else pd.Series(dtype=str)
 
-# %% ../nbs/13_edge.ipynb #c040
+# %% ../nbs/13_edge.ipynb #c041
 def choose_artefact(
     table:pd.DataFrame, # of `edge_table`
     min_map75:float=.75, # the least score
@@ -413,30 +413,31 @@ def choose_artefact(
     best = f'the best, {scored.artefact.iloc[0]}, {why[scored.index[0]]}' if len(scored) else 'none could be scored'
     raise InputError(f'None of {len(table)} artefacts passes: {best}. Nothing is delivered.')
 
-# %% ../nbs/13_edge.ipynb #c043
+# %% ../nbs/13_edge.ipynb #c044
 def plot_edge(
     table:pd.DataFrame, # of `edge_table`
     definition:str='challenge'  # a key of `DEFINITIONS`
 ) -> plt.Figure:
     "Score over size and over time from frame to boxes, with 95 % intervals and the front of each."
     df = table.dropna(subset=[definition, 'frame_ms'])
-    df = df.assign(megabytes=df.bytes/1e6, size=df.weights + ' ' + df.imgsz.astype(str) + ' px')
+    df = df.assign(megabytes=df.bytes/1e6, **{'weights, input': df.weights + ', ' + df.imgsz.astype(str) + ' px'})
     reach = np.abs(df[[f'{definition}_low', f'{definition}_high']].to_numpy().T - df[definition].to_numpy())
-    colours = dict(zip(sorted(df['size'].unique()), PALETTE, strict=False))
+    colours = dict(zip(sorted(df['weights, input'].unique(), reverse=True), PALETTE, strict=False))
     marks = dict(zip(sorted(df.kind.unique()), ['o', 's', 'D', '^', 'v', 'P', 'X', '*', '<', '>', 'p'], strict=False))
     fig, axes = plt.subplots(1, 2, figsize=(12, 4.8), sharey=True, layout='constrained')
     for ax, (column, unit) in zip(axes, dict(megabytes='size, MB (10⁶ bytes)', frame_ms='frame to boxes, ms, one core').items(), strict=True):
         front = df[pareto(df, [column], definition)].sort_values(column)
-        ax.plot(front[column], front[definition], color='.6', zorder=0, drawstyle='steps-post')
+        ax.plot(front[column], front[definition], color='.45', linewidth=1.5, zorder=.5, drawstyle='steps-post')
         ax.errorbar(df[column], df[definition], yerr=reach, fmt='none', color='.88', zorder=0)
-        sns.scatterplot(df, x=column, y=definition, hue='size', style='kind', palette=colours, markers=marks, s=75, ax=ax, legend=ax is axes[1])
+        sns.scatterplot(df, x=column, y=definition, hue='weights, input', style='kind', palette=colours, markers=marks, s=75, ax=ax,
+                        legend=ax is axes[1])
         ax.set(xlabel=unit, ylabel=f'mAP@.75 ({definition})', xscale='log')
         ax.xaxis.set_major_formatter('{x:g}')
         ax.xaxis.set_minor_formatter(lambda x, _: f'{x:g}' if f'{x:.0e}'[0] in '235' else '')
     if len(df): sns.move_legend(axes[1], 'center left', bbox_to_anchor=(1, .5), frameon=False, fontsize=9)
     return fig
 
-# %% ../nbs/13_edge.ipynb #c046
+# %% ../nbs/13_edge.ipynb #c047
 OPEN = dict(
     onnx="""import onnxruntime
 session = onnxruntime.InferenceSession('network.onnx')
@@ -451,7 +452,7 @@ def net(x): run = model.create_extractor(); run.input('in0', ncnn.Mat(x[0])); re
 model = torch.jit.load('network.torchscript')
 net = lambda x: model(torch.from_numpy(x))[0].numpy()""")
 
-# %% ../nbs/13_edge.ipynb #c047
+# %% ../nbs/13_edge.ipynb #c048
 RUN = """frame = cv2.imread('frame.jpg')
 scale = %d/max(frame.shape[:2])
 small = cv2.resize(frame, None, fx=scale, fy=scale)
@@ -461,7 +462,7 @@ y = net(np.ascontiguousarray(x[None, ..., ::-1].transpose(0, 3, 1, 2), np.float3
 boxes, scores = np.c_[y[:2].T - y[2:4].T/2, y[2:4].T]/scale, y[4:].max(0)  # x, y, width, height in px of the frame
 for i in cv2.dnn.NMSBoxesBatched(boxes, scores, y[4:].argmax(0), .25, .68): print(%r[y[4:, i].argmax()], scores[i], boxes[i])"""
 
-# %% ../nbs/13_edge.ipynb #c048
+# %% ../nbs/13_edge.ipynb #c049
 def how_to_run(
     about:dict  # of `about_artefact`
 ) -> str:  # Python
@@ -472,7 +473,7 @@ def how_to_run(
     shape = ', '.join(map(str, about['shape'])) if about['shape'] else f'*(-(-v//{about["stride"]})*{about["stride"]} for v in small.shape[:2])'
     return f'import cv2\nimport numpy as np\n{opening}\n{RUN % (side, shape, [about["names"][i] for i in sorted(about["names"])])}\n'
 
-# %% ../nbs/13_edge.ipynb #c050
+# %% ../nbs/13_edge.ipynb #c051
 def model_card(
     row:pd.Series, # of `edge_table`
     facts:dict, # of `edge_facts`
@@ -516,7 +517,7 @@ Medians in ms on {facts['processor']}; from a frame in memory, or from a JPEG's 
 {run}
 """
 
-# %% ../nbs/13_edge.ipynb #c051
+# %% ../nbs/13_edge.ipynb #c052
 def deliver_artefact(
     row:pd.Series, # of `edge_table`
     out:Path, # holds artefacts/
@@ -534,11 +535,11 @@ def deliver_artefact(
         home.rename(target)
     return target
 
-# %% ../nbs/13_edge.ipynb #c053
+# %% ../nbs/13_edge.ipynb #c054
 LICENCE = ('AGPL-3.0: the detector was trained, and its network is described, by ultralytics, whose licence this is. Whoever serves it to others\n'
            'over a network offers them the source as well; ultralytics sells other terms. The images have the licence of their publisher.')
 
-# %% ../nbs/13_edge.ipynb #c054
+# %% ../nbs/13_edge.ipynb #c055
 def edge_facts(
     weights:Path, # a .pt file
     split:Path, # folder of data.yaml
@@ -553,7 +554,7 @@ def edge_facts(
     return dict(architecture=architecture(weights), weights=content_id(weights), train=train, judged=len(images), boxes=len(answer), side=side,
                 calibration=f'int8 was calibrated on {min(calibration, train)} of them', processor=processor(), licence=LICENCE)
 
-# %% ../nbs/13_edge.ipynb #c055
+# %% ../nbs/13_edge.ipynb #c056
 def build_edge(
     split:Path, # folder of data.yaml
     weights:Path|str, # see `load_model`
@@ -582,7 +583,7 @@ def build_edge(
     save_table(table, out/'table.csv')
     return table, problems
 
-# %% ../nbs/13_edge.ipynb #c057
+# %% ../nbs/13_edge.ipynb #c058
 def run_inputs(
     run:Path  # a run's folder
 ) -> dict:  # split, weights, test_zips, imgsz, answer: arguments of `build_edge`
@@ -597,7 +598,7 @@ def run_inputs(
     return dict(split=Path(last['09']['data']), weights=weights, imgsz=test.get('imgsz') or last['09'].get('imgsz', 640),
                 test_zips=Path(test['test_zips']) if test.get('test_zips') else None, answer=Path(test['answer']) if test.get('answer') else None)
 
-# %% ../nbs/13_edge.ipynb #c058
+# %% ../nbs/13_edge.ipynb #c059
 def deliver_edge(
     run:Path|str, # a run's folder
     min_map75:float=.75, # the least score
@@ -616,7 +617,7 @@ def deliver_edge(
     rules = f'as the {"smallest" if by == "size" else "fastest"} with a mAP@.75 of at least {min_map75:g} ({definition}) and at most {max_mb:g} MB'
     return deliver_artefact(row, out, facts, rules), table.assign(refused=refusals(table, min_map75, definition, max_mb, device))
 
-# %% ../nbs/13_edge.ipynb #c059
+# %% ../nbs/13_edge.ipynb #c060
 def short_table(
     table:pd.DataFrame # of `edge_table`
 ) -> pd.DataFrame:  # the columns to read first, smallest first
