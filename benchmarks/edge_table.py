@@ -27,7 +27,8 @@ from tqdm import tqdm
 
 from livestock_nb.artefacts import Recipe, artefact_bytes, make_artefact, open_artefact
 from livestock_nb.data import SPECIES, InputError, load_table
-from livestock_nb.edge import build_edge, in_fresh_process, median_times, processor, run_inputs, time_all, who_judges
+from livestock_nb.edge import build_edge, run_inputs
+from livestock_nb.measure import in_fresh_process, median_times, processor, time_all, who_judges
 from livestock_nb.train import load_model
 
 ROOT, THREADS = Path(__file__).parents[1], [n for n in (1, 2) if n <= (os.cpu_count() or 1)]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from livestock_nb import artefacts, edge
+from livestock_nb import artefacts, edge, measure
 from livestock_nb.artefacts import (
     KINDS,
     Recipe,
@@ -26,18 +26,9 @@ from livestock_nb.artefacts import (
     recipe_id,
 )
 from livestock_nb.data import SPECIES, InputError, save_json, save_table
-from livestock_nb.edge import (
-    choose_artefact,
-    deliver_artefact,
-    deliver_edge,
-    how_to_run,
-    in_fresh_process,
-    pareto,
-    plan_artefacts,
-    refusals,
-    valid_answer,
-)
+from livestock_nb.edge import choose_artefact, deliver_artefact, deliver_edge, how_to_run, refusals
 from livestock_nb.engine import open_network
+from livestock_nb.measure import in_fresh_process, pareto, plan_artefacts, valid_answer
 from livestock_nb.train import load_model
 
 LONG = pytest.mark.skipif(os.environ.get('LIVESTOCK_LONG') != '1', reason='takes a minute: LIVESTOCK_LONG=1 runs it')
@@ -265,11 +256,11 @@ def test_one_failing_export_is_named_and_the_rest_goes_on(home, tmp_path, monkey
         asked.append(Path(folder).name)
         Path(out).mkdir(parents=True)
         np.save(Path(out)/'answer.npy', np.load(probe)[:, :6, 0])
-    monkeypatch.setattr(edge, 'in_fresh_process', ask)
+    monkeypatch.setattr(measure, 'in_fresh_process', ask)
     images, answer = valid_answer(home/'split')
     assert answer.LabelName.tolist() == ['pig'] and images.image.tolist() == ['3.jpg']
     plan = plan_artefacts(dict(whole=home/'random.pt'), 128, 0, ['ncnn-fp16', 'onnx-fp32', 'engine-fp16'])
-    for _ in range(2): problems = edge.make_all(plan, dict(whole=home/'random.pt'), home/'split', images, tmp_path)
+    for _ in range(2): problems = measure.make_all(plan, dict(whole=home/'random.pt'), home/'split', images, tmp_path)
     assert problems.artefact.tolist() == ['whole-128-ncnn-fp16', 'whole-128-engine-fp16'] and 'pip install ncnn' in problems.detail[0]
     assert asked == ['whole-128-onnx-fp32'], 'asked once, though said twice'
 
