@@ -202,7 +202,8 @@ def model_card(
     cores = [(n, end) for n, end in ((1, ''), (2, '_2')) if row.get(f'frame_ms{end}', np.nan) > 0]
     times = '\n'.join(f'| {n} | {row[f"frame_ms{end}"]:.2f} | {row[f"jpeg_ms{end}"]:.2f} |' for n, end in cores)
     said = row.to_dict() | facts | dict(weights=row.weights, architecture=facts['architecture'] or 'an ultralytics detector')
-    return CARD.format(**said | dict(animals=' and '.join(about['names'].values()), rules=rules, scores=scores, times=times, program=how_to_run(about)))
+    said |= dict(animals=' and '.join(about['names'].values()), program=how_to_run(about))
+    return CARD.format(**said, rules=rules, scores=scores, times=times)
 
 # %% ../nbs/13_edge.ipynb #c023
 def deliver_artefact(
