@@ -55,7 +55,7 @@ def home(tmp_path_factory):
         (root/f'split/labels/{i}.txt').write_text(f'{i % 2} .5 .5 .25 .5\n')
     lists = dict(train=range(3), valid=[3])
     for side, names in lists.items(): (root/f'split/{side}.txt').write_text(''.join(f'./images/{i}.jpg\n' for i in names))
-    (root/'split/data.yaml').write_text('path: .\ntrain: train.txt\nval: valid.txt\nnames: {0: cow, 1: pig}\n')
+    (root/'split/data.yaml').write_text('train: train.txt\nval: valid.txt\nnames: {0: cow, 1: pig}\n')
     return root
 
 
@@ -111,7 +111,7 @@ def test_calibration_takes_the_same_train_images_however_they_are_listed(home, t
     (tmp_path/'images').symlink_to(home/'split/images')
     lines = (home/'split/train.txt').read_text().splitlines()
     (tmp_path/'train.txt').write_text('\n'.join(reversed(lines)))
-    (tmp_path/'data.yaml').write_text('path: .\ntrain: train.txt\nval: train.txt\nnames: {0: cow, 1: pig}\n')
+    (tmp_path/'data.yaml').write_text('train: train.txt\nval: train.txt\nnames: {0: cow, 1: pig}\n')
     assert [p.name for p in one] == [p.name for p in calibration_files(tmp_path, 2)] and '3.jpg' not in [p.name for p in one]
 
 
