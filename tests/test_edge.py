@@ -314,8 +314,11 @@ def test_a_run_without_a_detector_is_said_in_a_line(record, said, tmp_path):
 # ---- pruning
 
 def test_what_cannot_be_pruned_is_named(tmp_path):
-    from livestock_nb.prune import check_teacher, prune_weights
-    with pytest.raises(InputError, match='A detector of Conv, C2f, .* cannot be pruned'): prune_weights('yolov8n.yaml', tmp_path/'a.pt')
+    from livestock_nb.prune import check_teacher, prune_weights, refuse_splitting
+    for name, part in (('yolov8n.yaml', 'C2f'), ('yolo11n.yaml', 'C2PSA, C3k2'), ('yolov9t.yaml', 'ELAN1, RepNCSPELAN4')):
+        with pytest.raises(InputError, match=f'A detector with {part}.* cannot be pruned'): refuse_splitting(load_model(name).model)
+    with pytest.raises(InputError, match=r'A detector with C2f cannot be pruned.*prune=0\.$'): prune_weights('yolov8n.yaml', tmp_path/'a.pt')
+    with pytest.raises(InputError, match='came to no end in 0.1 s'): prune_weights('yolov5n.yaml', tmp_path/'a.pt', seconds=.1)
     with pytest.raises(InputError, match='share of channels to prune is 1.5'): prune_weights('yolov5n.yaml', tmp_path/'a.pt', 1.5)
     with pytest.raises(InputError, match='have 4 and 3 levels'): check_teacher('yolov5n.yaml', 'yolov5n-p6.yaml')
     assert not any(tmp_path.iterdir())
