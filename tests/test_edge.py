@@ -34,14 +34,24 @@ from livestock_nb.train import load_model
 LONG = pytest.mark.skipif(os.environ.get('LIVESTOCK_LONG') != '1', reason='takes a minute: LIVESTOCK_LONG=1 runs it')
 
 
+TINY = """
+nc: 2
+backbone: [[-1, 1, Conv, [16, 3, 2]], [-1, 1, Conv, [32, 3, 2]], [-1, 1, C3, [32]], [-1, 1, Conv, [64, 3, 2]], [-1, 1, C3, [64]],
+           [-1, 1, Conv, [128, 3, 2]]]
+head: [[-1, 1, SPPF, [128, 5]], [[4, 6], 1, Detect, [nc]]]
+"""
+
+
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
     "A detector with random weights that knows our two species, and a split of four images with a box each."
     import torch
     from ultralytics.nn.tasks import DetectionModel
     torch.manual_seed(0)
-    root, model = tmp_path_factory.mktemp('edge'), load_model('yolov5n.yaml')
-    model.model = DetectionModel('yolov5n.yaml', nc=2, verbose=False)
+    root = tmp_path_factory.mktemp('edge')
+    (root/'tiny.yaml').write_text(TINY)
+    model = load_model(root/'tiny.yaml')
+    model.model = DetectionModel(str(root/'tiny.yaml'), verbose=False)
     for m in model.model.modules():
         if isinstance(m, torch.nn.BatchNorm2d): m.momentum = None
     with torch.no_grad():
@@ -170,21 +180,23 @@ def test_the_smallest_or_the_fastest_that_passes():
 
 def test_float_artefacts_equal_pytorch_and_int8_is_near(made, home, picture):
     expected = open_network(home/'random.pt', device='cpu')(picture).numpy()
-    differences = {kind: largest_difference(open_artefact(folder)(picture), expected) for kind, folder in made.items()}
+    answers = {kind: open_artefact(folder)(picture) for kind, folder in made.items()}
+    differences = {kind: largest_difference(answer, expected) for kind, answer in answers.items()}
     assert all(v < 1e-3 for kind, v in differences.items() if kind.endswith('fp32')), differences
-    assert all(1e-3 < v < .5 for kind, v in differences.items() if kind.endswith('int8')), differences
+    assert all(v > 1e-3 for kind, v in differences.items() if kind.endswith('int8')), differences
+    assert all(np.corrcoef(a[:, :4].ravel(), expected[:, :4].ravel())[0, 1] > .99 for a in answers.values())
 
 
 def test_a_precision_shows_in_the_bytes(made):
     size = {kind: artefact_bytes(folder) for kind, folder in made.items()}
-    assert 3 < size['onnx-fp32']/size['onnx-int8'] < 4.2 and 1.9 < size['onnx-fp32']/size['onnx-fp16'] < 2.1
+    assert 2 < size['onnx-fp32']/size['onnx-int8'] < 4 and 1.7 < size['onnx-fp32']/size['onnx-fp16'] < 2.1, size
     assert size['onnx-fp32'] == sum(p.stat().st_size for p in made['onnx-fp32'].iterdir()), 'everything in the folder counts'
 
 
 def test_any_shape_or_the_shape_it_was_made_for(made, picture):
     small = picture[:, :, :64]
     shapes = {kind: open_artefact(folder)(small).shape for kind, folder in made.items() if kind.endswith('fp32')}
-    assert shapes == {'onnx-fp32': (1, 6, 168), 'openvino-fp32': (1, 6, 168), 'ncnn-fp32': (1, 6, 252), 'torchscript-fp32': (1, 6, 252)}
+    assert shapes == {'onnx-fp32': (1, 6, 160), 'openvino-fp32': (1, 6, 160), 'ncnn-fp32': (1, 6, 240), 'torchscript-fp32': (1, 6, 240)}
     with pytest.raises(InputError, match='made for 96 x 128'): open_artefact(made['ncnn-fp32'])(np.zeros((1, 3, 128, 128), np.float32))
 
 
@@ -331,7 +343,7 @@ def test_pruned_weights_are_smaller_answer_alike_and_keep_their_names(home, tmp_
     count = {n: sum(p.numel() for p in m.model.parameters()) for n, m in dict(small=small, whole=whole).items()}
     assert .2 < count['small']/count['whole'] < .35, 'half of the channels is about a quarter of the weights'
     outputs = [[getattr(layer, 'out_channels', 0) for layer in answering_layers(m.model.model[-1])[:-1]] for m in (small, whole)]
-    assert outputs[0] == outputs[1] == [64]*3 + [2]*3, 'what answers is not cut'
+    assert outputs[0] == outputs[1] == [64]*2 + [2]*2, 'what answers is not cut'
     assert small.names == {0: 'cow', 1: 'pig'}
 
 
