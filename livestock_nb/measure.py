@@ -323,7 +323,7 @@ def edge_table(
     out:Path, # holds artefacts/ and found/
     answer:pd.DataFrame, # as `read_answer` gives it
     times:pd.DataFrame, # of `time_all`
-    published:str='',  # what is published of the detector
+    published:str='',  # what is published of the whole detector
     iou:float=.75  # of the score
 ) -> pd.DataFrame:  # a row an artefact that is there: what it is, bytes, difference, scores, times, front
     "All that is known of every artefact."
@@ -333,4 +333,4 @@ def edge_table(
     df = plan[plan.artefact.isin(there)].merge(scores, on='artefact').merge(median_times(times).reset_index(), on='artefact', how='left')
     df[['runtime', 'precision']] = df.kind.str.split('-', expand=True).reindex(columns=[0, 1])
     df['device'] = df.runtime.map(PLACES)
-    return df.assign(published=published, front=pareto(df, ['bytes', 'frame_ms'], 'challenge'))
+    return df.assign(published=df.weights.map({'whole': published}).fillna(''), front=pareto(df, ['bytes', 'frame_ms'], 'challenge'))
