@@ -14,7 +14,7 @@ from livestock_nb.pipeline import run_config, status
 
 ROOT = Path(__file__).parents[1]
 RUN = ROOT/"runs"/"test"
-STAGES = ["farm", "intake", "eda", "split", "mini", "tune", "train", "errors", "suspects", "review", "silver", "trial", "sweep", "infer"]
+STAGES = ["farm", "intake", "eda", "split", "mini", "tune", "train", "errors", "suspects", "review", "silver", "trial", "sweep", "infer", "edge"]
 
 
 @pytest.fixture(scope="module")
