@@ -6,7 +6,7 @@
 __all__ = ['receiving_images', 'check_predictions', 'candidates', 'merge_silver', 'tune_thresholds', 'join_images', 'add_images',
            'silver_report', 'plot_silver', 'silver_source', 'ask']
 
-# %% ../nbs/11_silver.ipynb #c002
+# %% ../nbs/11_silver.ipynb #c003
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from .data import CORNERS, LOOKS, SPECIES, InputError, box_table, image_table, l
 from .errors import suspects as suspects_of
 from .groups import image_hashes, near_pairs
 
-# %% ../nbs/11_silver.ipynb #c006
+# %% ../nbs/11_silver.ipynb #c007
 def receiving_images(
     images:pd.DataFrame, # an `images` table
     split:pd.DataFrame, # image and side ('train' or 'valid')
@@ -29,7 +29,7 @@ def receiving_images(
     if species not in ('', *SPECIES): raise InputError(f'Unknown species {species!r}: give one of {", ".join(SPECIES)}, or \'\' for all.')
     return images[images.image.isin(split.image[split.side == 'train']) & ((images.species == species) | (species == ''))]
 
-# %% ../nbs/11_silver.ipynb #c009
+# %% ../nbs/11_silver.ipynb #c010
 def check_predictions(
     boxes:pd.DataFrame, # predicted boxes
     images:pd.DataFrame|None=None  # the `images` table that they must belong to
@@ -53,7 +53,7 @@ def check_predictions(
         raise InputError(f'{len(alien)} predicted images are not in the images table, the first is {alien[0]}: silver adds boxes, never pictures.')
     return boxes
 
-# %% ../nbs/11_silver.ipynb #c012
+# %% ../nbs/11_silver.ipynb #c013
 def candidates(
     predicted:pd.DataFrame, # predicted boxes, any images
     images:pd.DataFrame  # the images that may receive silver boxes
@@ -61,7 +61,7 @@ def candidates(
     "Predicted boxes of `images` whose label is the species of their image."
     return predicted[predicted.label == predicted.image.map(images.set_index('image').species)]
 
-# %% ../nbs/11_silver.ipynb #c015
+# %% ../nbs/11_silver.ipynb #c016
 def merge_silver(
     gold:pd.DataFrame, # a `boxes` table; also silver and human boxes in it stay
     predicted:pd.DataFrame, # predicted boxes, px, in the same frames
@@ -81,7 +81,7 @@ def merge_silver(
     parts = [p.drop(columns=['iou', 'covered'], errors='ignore') for p in (gold, new.assign(source='silver')) if len(p)]
     return box_table(pd.concat(parts) if parts else gold)
 
-# %% ../nbs/11_silver.ipynb #c020
+# %% ../nbs/11_silver.ipynb #c021
 def tune_thresholds(
     suspects:pd.DataFrame, # as `label_suspects` gives them
     probability:float=.8  # of a missing box
@@ -90,7 +90,7 @@ def tune_thresholds(
     rows = suspects[(suspects.kind == 'missing') & (suspects.probability >= probability)]
     return rows.groupby('label').confidence.min().to_dict()
 
-# %% ../nbs/11_silver.ipynb #c024
+# %% ../nbs/11_silver.ipynb #c025
 def join_images(
     images:pd.DataFrame, # the `images` table
     extra:pd.DataFrame, # an `images` table of unlabelled images, or of background
@@ -108,7 +108,7 @@ def join_images(
     refuse(pd.Series(copies, dtype=str), 'show the same picture as one in the tables, perhaps with boxes drawn in')
     return image_table(pd.concat([images, extra]))
 
-# %% ../nbs/11_silver.ipynb #c025
+# %% ../nbs/11_silver.ipynb #c026
 def add_images(
     images:pd.DataFrame, # the `images` table
     boxes:pd.DataFrame, # its boxes
@@ -122,7 +122,7 @@ def add_images(
     new = merge_silver(none, candidates(check_predictions(predicted, extra), extra), conf, unsure=unsure)
     return joined, box_table(pd.concat([b for b in (boxes, new) if len(b)] or [none]))
 
-# %% ../nbs/11_silver.ipynb #c028
+# %% ../nbs/11_silver.ipynb #c029
 def silver_report(
     images:pd.DataFrame, # the `images` table
     boxes:pd.DataFrame, # gold and silver
@@ -136,7 +136,7 @@ def silver_report(
     df = df.join(pd.DataFrame(counts)).fillna(0).astype(int)
     return df.assign(share=(df.silver/(df.gold+df.silver)).fillna(0.)).reset_index()
 
-# %% ../nbs/11_silver.ipynb #c031
+# %% ../nbs/11_silver.ipynb #c032
 def plot_silver(
     boxes:pd.DataFrame, # predicted boxes without a gold one, down to a low confidence
     conf:float|Mapping[str, float]=.5  # the threshold, or one a label
@@ -151,16 +151,17 @@ def plot_silver(
     ax.set(xlim=(0, 1), xlabel='confidence', ylabel='boxes without a gold box', title='' if len(boxes) else 'no boxes')
     return ax
 
-# %% ../nbs/11_silver.ipynb #c034
+# %% ../nbs/11_silver.ipynb #c035
 def silver_source(
-    suspects:Path|None  # folder of the stage "suspects"
+    suspects:Path|None, # folder of the stage "suspects"
+    sure:float=.8  # probability of a missing box from which a suspect becomes silver
 ) -> tuple[pd.DataFrame, dict, dict, pd.DataFrame]|None:  # predictions, thresholds of silver and of regions, problems; None without a folder
     "Cross-fitted predictions, and thresholds tuned on planted faults."
     if not suspects: return None
     found, doubt = load_table(suspects/'predictions.parquet'), load_table(suspects/'suspects.parquet')
-    return found, tune_thresholds(doubt), tune_thresholds(doubt, .1), pd.DataFrame(columns=['image', 'kind', 'detail', 'action'], dtype=str)
+    return found, tune_thresholds(doubt, sure), tune_thresholds(doubt, .1), pd.DataFrame(columns=['image', 'kind', 'detail', 'action'], dtype=str)
 
-# %% ../nbs/11_silver.ipynb #c035
+# %% ../nbs/11_silver.ipynb #c036
 def ask(
     images:pd.DataFrame, # rows of `images`
     weights:Path, # of a detector
