@@ -5,7 +5,7 @@
 
 The run (default: runs/demo) gives the detector, its train images for int8, and test images with an answer; what is made goes into DIR/edge and
 is not made twice, but everything is timed anew. Without a run, --quick takes untrained weights and made-up frames. Each artefact is opened from its
-files in a fresh process; in the one that times, all take turns frame by frame in a shuffled order, and the median over rounds and frames
+files in a fresh process; in the one that times, all take turns, in a shuffled order each round, and the median over rounds and frames
 counts: from a frame in memory to boxes at a confidence of .25 (frame), the same from a JPEG's bytes, decoded at down to twice the input (jpeg), and
 the network alone. `smaller` and `faster` compare with the fp32 ONNX of the whole detector at the size that it was trained for; `best` is
 the fastest among the artefacts that are at least 3.5 times smaller and score within .02 of it.

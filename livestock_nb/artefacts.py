@@ -345,7 +345,7 @@ def run_ncnn(
 
     def one(image:np.ndarray) -> np.ndarray:
         with net.create_extractor() as run:
-            run.input(net.input_names()[0], ncnn.Mat(image))
+            run.input(net.input_names()[0], ncnn.Mat(np.ascontiguousarray(image)))
             return np.array(run.extract(net.output_names()[0])[1])
     return dict(forward=lambda batch: np.stack([one(image) for image in fill_up(batch, about['shape'])]))
 
