@@ -344,8 +344,9 @@ def run_ncnn(
     net.load_model(str(folder/'model.ncnn.bin'))
 
     def one(image:np.ndarray) -> np.ndarray:
+        rows = np.ascontiguousarray(image)  # held by this name, since ncnn does not copy it
         with net.create_extractor() as run:
-            run.input(net.input_names()[0], ncnn.Mat(np.ascontiguousarray(image)))
+            run.input(net.input_names()[0], ncnn.Mat(rows))
             return np.array(run.extract(net.output_names()[0])[1])
     return dict(forward=lambda batch: np.stack([one(image) for image in fill_up(batch, about['shape'])]))
 
