@@ -168,9 +168,9 @@ HYP_NAMES = [
     'optimizer', 'lr0', 'lrf', 'momentum', 'weight_decay', 'warmup_epochs', 'warmup_momentum', 'warmup_bias_lr', 'cos_lr', 'patience', 'nbs',
     'freeze', 'multi_scale', 'box', 'cls', 'cls_pw', 'dfl', 'hsv_h', 'hsv_s', 'hsv_v', 'degrees', 'translate', 'scale', 'shear', 'perspective',
     'flipud', 'fliplr', 'bgr', 'mosaic', 'close_mosaic', 'mixup', 'cutmix', 'copy_paste', 'amp', 'workers', 'cache', 'rect', 'deterministic',
-    'pretrained', 'full', 'background', 'accumulate', 'channels_last', 'assigner', 'box_loss', 'cls_loss', 'smoothing']
+    'pretrained', 'full', 'background', 'accumulate', 'channels_last', 'assigner', 'box_loss', 'cls_loss', 'smoothing', 'limit']
 SWITCHES = ['cos_lr', 'amp', 'channels_last', 'cache', 'rect', 'deterministic', 'pretrained', 'full']  # those that take true or false
-OURS = ['full', 'background', 'accumulate', 'assigner', 'box_loss', 'cls_loss', 'smoothing']  # ultralytics does not know these
+OURS = ['full', 'background', 'accumulate', 'assigner', 'box_loss', 'cls_loss', 'smoothing', 'limit']  # ultralytics does not know these
 PARTS = dict(assigner='assigner', box_loss='box', cls_loss='cls', smoothing='smoothing')  # of a criterion, and `livestock_nb.criteria.using`'s names
 ELSEWHERE = ['data', 'weights', 'imgsz', 'epochs', 'batch', 'device', 'seed']  # parameters of the stage
 RATE = ['lr0', 'momentum', 'warmup_bias_lr']  # a rate belongs to its optimizer
@@ -344,15 +344,17 @@ def lay_recipes(
     return args, report.assign(holds=report.name.isin(args) & ~report.name.duplicated(keep='last'))
 
 # %% ../nbs/09_train.ipynb #c043
-LIMIT = 100_000_000  # bytes of the delivered weights file
+LIMIT = 100_000_000  # bytes of the delivered weights file; `limit` among the changes is another one in MB, and 0 none
 
 # %% ../nbs/09_train.ipynb #c044
 def check_size(
     size:int, # bytes
-    limit:int=LIMIT  # bytes
+    limit:float=LIMIT  # bytes
 ) -> int:  # `size`
     "Raises `InputError` naming both numbers if a weights file of `size` is over `limit`."
-    if size > limit: raise InputError(f'The weights take {size:,} bytes, over the limit of {limit:,}: take a smaller model, e.g. yolov5m6u.pt.')
+    if size > limit:
+        raise InputError(f'The weights take {size:,} bytes, over the limit of {limit:,.0f}: take a smaller model, e.g. yolov5m6u.pt,\n'
+                         'or set -p train.changes=limit=0 where the file is only a step on the way, as for pruning.')
     return size
 
 # %% ../nbs/09_train.ipynb #c047
@@ -505,7 +507,7 @@ def bf16_on_cpu(
 # %% ../nbs/09_train.ipynb #c062
 class TrainingInput:
     "What goes into a `DetectionTrainer`, checked; `full` means that data.yaml names the train images as valid ones, so there is no valid set."
-    full = False
+    full, limit = False, LIMIT
 
     def get_dataset(self) -> dict:
         data = read_data(Path(self.args.data).parent)
@@ -517,7 +519,7 @@ class TrainingInput:
         from livestock_nb.criteria import check_parts
         model = own_model(self, cfg, weights) or super().get_model(cfg, weights, False)
         check_parts(model)
-        check_size(2*sum(p.numel() for p in model.parameters()))
+        check_size(2*sum(p.numel() for p in model.parameters()), self.limit)
         return channels_last(model) if self.device.type == 'cpu' and self.args.channels_last else model
 
     def build_dataset(self, img_path, mode='train', batch=None): return open_dataset(super().build_dataset, img_path, mode, batch)
@@ -573,7 +575,7 @@ PLACES = ('model', 'data', 'project', 'name', 'save_dir', 'device', 'workers', '
 def deliver(
     trained:Path, # checkpoint that ultralytics wrote
     path:Path, # of the delivered file
-    limit:int=LIMIT  # bytes
+    limit:float=LIMIT  # bytes
 ) -> Path:  # `path`
     "Write the stripped fp16 checkpoint whole, and `args.yaml` beside it. Raises `InputError` if it is over `limit`."
     import torch
@@ -603,12 +605,14 @@ def training_args(
 # %% ../nbs/09_train.ipynb #c071
 def make_trainer(
     model:'YOLO', # from `load_model`
-    args:dict  # of ultralytics
+    args:dict, # of ultralytics
+    limit:float=LIMIT  # bytes of the delivered file
 ) -> 'DetectionTrainer':
     "An ultralytics trainer with our `TrainingSteps` that starts from `model`."
     from ultralytics.models.yolo.detect import DetectionTrainer
     steps = type('OurTraining', (TrainingSteps, DetectionTrainer), {})  # no "Trainer" in its name: ultralytics adds trackers to those that have
     trainer = steps(overrides=dict(task='detect', mode='train', model=model.model_name, exist_ok=True, verbose=False) | args)
+    trainer.limit = limit
     trainer.model = trainer.get_model(model.model.yaml, model.model if model.ckpt and trainer.args.pretrained else None)
     return trainer
 
@@ -653,10 +657,11 @@ def train_once(
     folders:list[Path], # where checkpoints go
     key:str, # from `training_key`
     desc:str, # on the bar
-    watch:Callable|None=None  # called with the results after every epoch
+    watch:Callable|None=None, # called with the results after every epoch
+    limit:float=LIMIT  # bytes of the delivered file
 ) -> dict:  # the last epoch's state
     "Train from a checkpoint's state, or from `weights`, to the end."
-    trainer = make_trainer(load_model(weights), args)
+    trainer = make_trainer(load_model(weights), args, limit)
     trainer.folders, trainer.key, trainer.state, trainer.watch = folders, key, state, watch
     if state: tqdm.write(f'{desc}: going on after epoch {state["epoch"]+1} of {args["epochs"]}.', file=sys.stderr)
     with training_bar(trainer, desc), bf16_on_cpu(trainer): trainer.train()
@@ -669,7 +674,8 @@ def train_through(
     folders:list[Path], # where checkpoints go; in the first one ultralytics works
     key:str, # from `training_key`
     desc:str, # on the bar
-    watch:Callable|None=None  # called with the results after every epoch
+    watch:Callable|None=None, # called with the results after every epoch
+    limit:float=LIMIT  # bytes of the delivered file
 ) -> dict:  # the last epoch's state
     "Train on from the newest checkpoint, or from `weights`, until done; with half the batch where memory runs out. Raises `InputError` at the last."
     while True:
@@ -679,7 +685,7 @@ def train_through(
             return state
         if not state: shutil.rmtree(folders[0], ignore_errors=True)
         args = args | dict(batch=min(args['batch'], state['batch'] if state else args['batch']))
-        try: return train_once(weights, args, state, folders, key, desc, watch)
+        try: return train_once(weights, args, state, folders, key, desc, watch, limit)
         except (RuntimeError, ValueError, MemoryError) as e:
             if str(e).startswith(("'freeze=", 'final batch=1')): raise InputError(f'{e}.') from e  # ultralytics' words name value and remedy
             if str(e).startswith('bfloat16 autocast'): raise InputError('amp is bf16, which this GPU does not have: change it to true.') from e
@@ -709,7 +715,7 @@ def training_input(
     info, data = read_data(data), Path(data).resolve()
     hyp = name_optimizer(check_hyp(hyp))
     own, args = ({k: v for k, v in hyp.items() if (k in OURS) == ours} for ours in (True, False))
-    own = {k: v for k, v in own.items() if k not in PARTS}
+    own = {k: v for k, v in own.items() if k not in PARTS and k != 'limit'}
     if 'accumulate' in own: args['nbs'] = int(own.pop('accumulate')*batch)
     if not extra and not own.get('full') and own.get('background', 1) == 1: return data, args
     return write_chosen(choose_images(data, extra and Path(extra).resolve(), **own, seed=seed), info['names'], out/'lists'), args
@@ -717,12 +723,13 @@ def training_input(
 # %% ../nbs/09_train.ipynb #c082
 def finish(
     state:dict, # the last epoch's
-    out:Path  # of the training
+    out:Path, # of the training
+    limit:float=LIMIT  # bytes of the delivered file
 ) -> Path:  # best.pt
     "Write what is delivered and take away what was needed on the way."
     save_table(pd.DataFrame(state['rows']).round(6), out/'results.csv')
     with whole_file(out/'work'/'best.pt') as tmp: state['best'].numpy().tofile(tmp)
-    deliver(out/'work'/'best.pt', out/'best.pt')
+    deliver(out/'work'/'best.pt', out/'best.pt', limit)
     for name in ('work', 'lists'): shutil.rmtree(out/name, ignore_errors=True)
     return out/'best.pt'
 
@@ -758,13 +765,14 @@ def train_model(
     out = Path(out).resolve()
     if min(epochs, batch, imgsz/32) < 1: raise InputError(f'epochs {epochs}, batch {batch}, imgsz {imgsz}: at least 1, 1 and 32 are needed.')
     parts = {PARTS[k]: v for k, v in (hyp or {}).items() if k in PARTS and v}
+    limit = (hyp or {}).get('limit', LIMIT/1e6)*1e6 or math.inf
     data, hyp = training_input(data, out, extra, hyp or {}, batch, seed)
     given, device = str(device), pick_device(device)
     args = dict(imgsz=imgsz, epochs=epochs, batch=batch, seed=seed, val=validate)
     key = training_key(data, weights, args | hyp | dict(device=given) | (dict(parts=parts) if parts else {}))
     args |= training_args(hyp, device) | dict(data=str(data/'data.yaml'), save_dir=str(out/'work'), device=device)
     folders = [out/'work', *([Path(mirror).resolve()] if mirror else [])]
-    with other_parts(parts): return finish(train_through(weights, args, folders, key, desc, watch), out)
+    with other_parts(parts): return finish(train_through(weights, args, folders, key, desc, watch, limit), out, limit)
 
 # %% ../nbs/09_train.ipynb #c086
 def training_pictures(

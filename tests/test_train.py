@@ -410,11 +410,12 @@ def test_size_limit(size, fits):
         with pytest.raises(InputError, match='100,000,000'): check_size(size)
 
 
-def test_too_large_a_model_is_refused_before_training(tmp_path, monkeypatch):
-    monkeypatch.setattr('livestock_nb.train.check_size', lambda size: check_size(size, 2_000_000))
+def test_too_large_a_model_is_refused_before_training(tmp_path):
+    given = dict(imgsz=64, epochs=1, batch=2, device='cpu')
     data = make_dataset(tmp_path/'data')
-    with pytest.raises(InputError, match='2,000,000'): train_model(data, tmp_path/'out', imgsz=64, epochs=1, batch=2, device='cpu')
+    with pytest.raises(InputError, match='2,000,000'): train_model(data, tmp_path/'out', hyp=dict(limit=2), **given)
     assert not list((tmp_path/'out').rglob('*.pt'))
+    assert train_model(data, tmp_path/'out', hyp=dict(limit=0), **given).stat().st_size > 2_000_000
 
 
 # ---- training
