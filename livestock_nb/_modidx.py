@@ -605,6 +605,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'livestock_nb.infer.part_table': ('infer.html#part_table', 'livestock_nb/infer.py'),
                                     'livestock_nb.infer.parts_folder': ('infer.html#parts_folder', 'livestock_nb/infer.py'),
                                     'livestock_nb.infer.pick_images': ('infer.html#pick_images', 'livestock_nb/infer.py'),
+                                    'livestock_nb.infer.plan_parts': ('infer.html#plan_parts', 'livestock_nb/infer.py'),
                                     'livestock_nb.infer.plot_confidence': ('infer.html#plot_confidence', 'livestock_nb/infer.py'),
                                     'livestock_nb.infer.predict': ('infer.html#predict', 'livestock_nb/infer.py'),
                                     'livestock_nb.infer.predict_file': ('infer.html#predict_file', 'livestock_nb/infer.py'),

@@ -149,12 +149,11 @@ def write_parts_on_ray(
     "As `write_parts`: predict those parts that are not in the folder, with a bar that counts all images."
     import ray
     ray.data.DataContext.get_current().enable_progress_bars = False
-    home.mkdir(parents=True, exist_ok=True)
-    paths = [home/f'{k:06}.parquet' for k in range(-(-len(images)//part))]
-    missing = [dict(part=k) for k, p in enumerate(paths) if not p.exists()]
+    from livestock_nb.infer import plan_parts
+    paths, missing = plan_parts(len(images), home, part)
     if not missing: return paths
     nodes = sum(n['Alive'] and n['Resources'].get('CPU', 0) > 0 for n in ray.nodes())
-    numbers = ray.data.from_items(missing, override_num_blocks=len(missing))
+    numbers = ray.data.from_items([dict(part=k) for k in missing], override_num_blocks=len(missing))
     made = numbers.map(Predictor, fn_constructor_args=[images, part, openings, settings],
                        compute=ray.data.ActorPoolStrategy(size=min(nodes, len(missing))), **whole_node())
     done = min(len(images), part*(len(paths)-len(missing)))

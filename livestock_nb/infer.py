@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IMAGES', 'NO_ROW', 'ORDER', 'SCORE_COLUMNS', 'image_size', 'zip_rows', 'video_rows', 'file_rows', 'images_from',
            'problem_rows', 'found_boxes', 'as_networks', 'predict', 'to_submission', 'bad_rows', 'outside_rows',
-           'check_submission', 'pick_images', 'add_csv', 'write_submission', 'part_table', 'write_parts',
+           'check_submission', 'pick_images', 'add_csv', 'write_submission', 'part_table', 'plan_parts', 'write_parts',
            'confidence_bands', 'merge_parts', 'parts_folder', 'predict_file', 'score_table', 'plot_confidence',
            'find_answer']
 
@@ -292,6 +292,17 @@ def part_table(
     lost = pa.table(dict(ImageID=pa.array([n for n, _ in lost], pa.string()), detail=pa.array([d for _, d in lost], pa.string())))
     return pa.concat_tables([table.select(SUBMISSION_COLUMNS), lost], promote_options='default')
 
+# %% ../nbs/12b_infer.ipynb #c038p
+def plan_parts(
+    images:int, # how many
+    home:Path, # folder of the parts; made where it is missing
+    part:int  # images a part
+) -> tuple[list[Path], list[int]]:  # the parts, in order; numbers of those that are not there
+    "Which parts a prediction has, and which of them are still to be made."
+    home.mkdir(parents=True, exist_ok=True)
+    paths = [home/f'{k:06}.parquet' for k in range(-(-images//part))]
+    return paths, [k for k, p in enumerate(paths) if not p.exists()]
+
 # %% ../nbs/12b_infer.ipynb #c039
 def write_parts(
     images:pd.DataFrame, # an `images` table, in the order in which parts take from it
@@ -301,9 +312,7 @@ def write_parts(
     **settings  # of `detect`
 ) -> list[Path]:  # the parts, in order
     "Predict those parts that are not in the folder, with a bar that counts all images."
-    home.mkdir(parents=True, exist_ok=True)
-    paths = [home/f'{k:06}.parquet' for k in range(-(-len(images)//part))]
-    missing = [k for k, p in enumerate(paths) if not p.exists()]
+    paths, missing = plan_parts(len(images), home, part)
     places = np.concatenate([np.arange(0), *(np.arange(k*part, min((k+1)*part, len(images))) for k in missing)])
     with tqdm(desc='predict', total=len(images), initial=len(images)-len(places), unit='image') as bar:
         found = ((bar.update(), one)[1] for one in detect(images.iloc[places], networks, **settings))
