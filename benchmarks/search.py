@@ -206,7 +206,7 @@ def main() -> None:
     parser.add_argument("--weights", default=str(TRUNK) if TRUNK.exists() else "yolov5n.yaml", help="what all trainings of --detector start from")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    seeds = args.seeds or (3 if args.detector else 12)
+    seeds = args.seeds or (12 if not args.detector else 1 if args.quick else 3)
     if args.detector:
         sizes = dict(frames=24, trials=2, epochs=1, final_epochs=1) if args.quick else dict(frames=120, trials=8, epochs=4, final_epochs=12)
         said = detectors(args.folder.resolve(), args.weights, seeds, **sizes)
