@@ -171,11 +171,15 @@ HYP_NAMES = [
     'freeze', 'multi_scale', 'box', 'cls', 'cls_pw', 'dfl', 'hsv_h', 'hsv_s', 'hsv_v', 'degrees', 'translate', 'scale', 'shear', 'perspective',
     'flipud', 'fliplr', 'bgr', 'mosaic', 'close_mosaic', 'mixup', 'cutmix', 'copy_paste', 'amp', 'workers', 'cache', 'rect', 'deterministic',
     'pretrained', 'full', 'background', 'accumulate', 'channels_last', 'limit']
-SWITCHES = ['cos_lr', 'amp', 'channels_last', 'cache', 'rect', 'deterministic', 'pretrained', 'full']  # those that take true or false
+SWITCHES = ['cos_lr', 'amp', 'channels_last', 'cache', 'rect', 'deterministic', 'pretrained', 'full', 'deform', 'p2']  # those that take true or false
 OURS = ['full', 'background', 'accumulate', 'limit']  # ultralytics does not know these
 PARTS = dict(  # switches of other modules: the module, the argument of its `using`
-    assigner='criteria.assigner', box_loss='criteria.box', cls_loss='criteria.cls', smoothing='criteria.smoothing')
-WORDS = ['amp', 'cache', 'assigner', 'box_loss', 'cls_loss']  # those that take a name
+    assigner='criteria.assigner', box_loss='criteria.box', cls_loss='criteria.cls', smoothing='criteria.smoothing',
+    positive_iou='criteria.positive_iou', anchors_per_box='criteria.anchors_per_box',
+    activation='layers.activation', norm='layers.norm', spp='layers.spp', attention='layers.attention', dropblock='layers.dropblock',
+    neck='layers.neck', blocks='layers.blocks', deform='layers.deform', p2='layers.p2', grid_scale='layers.grid_scale')
+WORDS = ['amp', 'cache', 'assigner', 'box_loss', 'cls_loss',
+         'anchors_per_box', 'activation', 'norm', 'spp', 'attention', 'neck', 'blocks']  # those that take a name
 HYP_NAMES, OURS = [*HYP_NAMES, *PARTS], [*OURS, *PARTS]
 ELSEWHERE = ['data', 'weights', 'imgsz', 'epochs', 'batch', 'device', 'seed']  # parameters of the stage
 RATE = ['lr0', 'momentum', 'warmup_bias_lr']  # a rate belongs to its optimizer
@@ -522,7 +526,8 @@ class TrainingInput:
     def get_model(self, cfg=None, weights=None, verbose=False):
         from livestock_nb.detectors import own_model
         from livestock_nb.criteria import check_parts
-        model = own_model(self, cfg, weights) or super().get_model(cfg, weights, False)
+        from livestock_nb.layers import changed_model
+        model = changed_model(self, cfg, weights) or own_model(self, cfg, weights) or super().get_model(cfg, weights, False)
         check_parts(model)
         check_size(2*sum(p.numel() for p in model.parameters()), self.limit)
         return channels_last(model) if self.device.type == 'cpu' and self.args.channels_last else model
