@@ -220,8 +220,9 @@ def check_switches(
     if {'nbs', 'accumulate'} <= hyp.keys(): wrong.append('nbs and accumulate both say how many images make a step: give one.')
     if not 0 <= share <= 1: wrong.append(f'background is {hyp["background"]}: give a share from 0 to 1.')
     if hyp.get('background_weight', 1) == 0: wrong.append('background_weight is 0: nothing would be told to be empty; give a number above 0.')
-    if hyp.get('cos_lr') and hyp.get('schedule', 'cosine') not in ('', 'cosine'):
+    if hyp.get('cos_lr') and (hyp.get('schedule') or 'cosine') != 'cosine':
         wrong.append(f'cos_lr and schedule={hyp["schedule"]} are two schedules: give one.')
+    if not isinstance(hyp.get('negatives') or '', str): wrong.append(f'negatives is {hyp["negatives"]!r:.60}: give the path of a table.')
     if hyp.get('copy_paste') and not old: wrong.append('copy_paste pastes outlines, which boxes do not have: box_paste pastes boxes.')
     if batches < 1 or batches % 1:
         wrong.append(f'accumulate is {hyp["accumulate"]}: give a whole number of batches from 1.')
@@ -247,7 +248,8 @@ def check_hyp(
         elif isinstance(v, str) and k not in WORDS:
             try: hyp = hyp | {k: float(v)}
             except ValueError: raise InputError(f'{source}: {k} is {v!r:.60}: give a number.') from None
-        if (isinstance(v, bool) and k not in SWITCHES) or (isinstance(hyp[k], (int, float)) and not abs(hyp[k]) < 1e15):
+        odd = k in OURS and k not in (*WORDS, *SWITCHES, 'background', 'accumulate') and not isinstance(hyp[k] or 0, (int, float))
+        if odd or (isinstance(v, bool) and k not in SWITCHES) or (isinstance(hyp[k], (int, float)) and not abs(hyp[k]) < 1e15):
             raise InputError(f'{source}: {k} is {v!r:.60}: give a finite number.')
     quiet_ultralytics()
     from ultralytics.cfg import check_cfg

@@ -74,7 +74,7 @@ def test_colour(pixel, shift, after):
 
 def test_even_light_spreads_a_dark_corner():
     rng = np.random.default_rng(0)
-    img = np.repeat(rng.integers(20, 40, (64, 64, 1), dtype=np.uint8), 3, 2)
+    img = np.repeat(rng.integers(20, 40, (512, 512, 1), dtype=np.uint8), 3, 2)
     spread = [even_light(img, limit).std() for limit in (1, 2, 4)]
     assert img.std() < spread[0] < spread[1] < spread[2], 'the higher the limit, the more'
     assert np.ptp(even_light(img, 2), axis=2).max() <= 2, 'grey stays grey'
@@ -334,7 +334,8 @@ def test_refused(given, says):
 
 
 @pytest.mark.parametrize(('changes', 'says'), [
-    ('blur=yes', 'blur'), ('copy_paste=.5', 'box_paste'), ('cutot=.5', 'cutout'), ('clahe=much', 'clahe')])
+    ('blur=yes', 'blur'), ('copy_paste=.5', 'box_paste'),
+    ('cutot=.5', 'cutout'), ('clahe=much', 'clahe'), ('sat=[1]', 'sat'), ('noise={a:1}', 'noise')])
 def test_refused_as_typed(changes, says):
     with pytest.raises(InputError, match=says): lay_recipes({}, changes=changes)
 

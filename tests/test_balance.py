@@ -206,8 +206,10 @@ def test_weights_that_make_no_sense(weight):
     with pytest.raises(InputError, match='background_weight'), using(background_weight=weight): pass
 
 
-def test_refused_as_typed():
-    with pytest.raises(InputError, match='background_weight is 0'): lay_recipes({}, changes='background_weight=0')
+@pytest.mark.parametrize(('changes', 'says'), [
+    ('background_weight=0', 'background_weight is 0'), ('negatives=3', 'negatives is 3'), ('oversample=[1]', 'oversample'), ('tiles=true', 'tiles')])
+def test_refused_as_typed(changes, says):
+    with pytest.raises(InputError, match=says): lay_recipes({}, changes=changes)
 
 
 # ---- trainings
