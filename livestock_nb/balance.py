@@ -151,8 +151,9 @@ def balance_images(
     if oversample: times[train] = repeat_rare(pd.Series([stratum_of(read_labels(p)) for p in paths], paths), oversample, seed).to_numpy()
     if negatives: times[train] *= repeat_negatives(paths, negatives).to_numpy()
     cut = write_tiles(list(paths), folder/'tiles', int(tiles)) if tiles and folder else []
-    more = pd.DataFrame(dict(path=cut, origin='tiles', side='train', boxes=True), columns=chosen.columns)
-    return pd.concat([chosen.loc[chosen.index.repeat(times)], more]).sort_values(['side', 'path'], ignore_index=True)
+    shown = chosen.loc[chosen.index.repeat(times)]
+    if cut: shown = pd.concat([shown, pd.DataFrame(dict(path=cut, origin='tiles', side='train', boxes=True))])
+    return shown.sort_values(['side', 'path'], ignore_index=True)
 
 # %% ../nbs/09d_balance.ipynb #c026
 def weigh_empty(

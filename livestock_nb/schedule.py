@@ -25,7 +25,7 @@ SCHEDULES = ['linear', 'cosine', 'step', 'restarts']
 
 # %% ../nbs/09c_schedule.ipynb #c006
 def torch_scheduler(
-    kind:str, # one of `SCHEDULES`
+    kind:str, # one of `SCHEDULES`, but for restarts, which are several cosines
     epochs:int,
     lrf:float  # last rate as a share of the first one
 ) -> Callable:  # optimizer -> scheduler
@@ -34,8 +34,7 @@ def torch_scheduler(
     return dict(
         linear=partial(torchs.LinearLR, start_factor=1., end_factor=lrf, total_iters=epochs),
         cosine=partial(torchs.CosineAnnealingLR, T_max=epochs, eta_min=lrf),
-        step=partial(torchs.MultiStepLR, milestones=[math.ceil(.8*epochs), math.ceil(.9*epochs)], gamma=.1),
-        restarts=partial(torchs.CosineAnnealingWarmRestarts, T_0=math.ceil(epochs/7), T_mult=2, eta_min=lrf))[kind]
+        step=partial(torchs.MultiStepLR, milestones=[math.ceil(.8*epochs), math.ceil(.9*epochs)], gamma=.1))[kind]
 
 # %% ../nbs/09c_schedule.ipynb #c007
 def rates(
@@ -46,6 +45,9 @@ def rates(
     "The learning rate of every epoch, without warm-up. Raises `InputError` on an unknown schedule."
     import torch
     if kind not in SCHEDULES: raise InputError(f'There is no schedule {kind!r}: take one of {", ".join(SCHEDULES)}.')
+    if kind == 'restarts':
+        ends = [round(epochs*share/7) for share in (0, 1, 3, 7)]
+        return [rate for begin, end in zip(ends, ends[1:], strict=False) for rate in rates('cosine', end-begin, lrf)]
     optimizer, found = torch.optim.SGD([torch.zeros(1)], lr=1.), []
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # that no step of the optimizer came first

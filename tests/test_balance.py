@@ -120,7 +120,6 @@ def test_tiles_show_what_their_labels_say(tmp_path):
 # ---- the list
 def test_list(tmp_path):
     home = make_dataset(tmp_path/'data', count=8)  # train: 0 to 5, boxes of cow, pig, cow, …; valid: 6 and 7
-    for i in (0, 2): (home/f'labels/{i}.txt').write_text((home/'labels/0.txt').read_text()*3)
     (home/'labels/4.txt').write_text('1 .5 .5 .2 .2\n')  # two cow images, four pig images
     plain, names = choose_images(home), lambda df: Counter(Path(p).name for p in df.path[df.side == 'train'])
     assert images_to_learn(home, None, {}).equals(plain)
@@ -161,6 +160,7 @@ def test_ultralytics_loss_beside_a_slow_version(weight, tiny):  # noqa: F811
     from livestock_nb.train import load_model
     model = load_model(tiny/'plain'/'best.pt').model.float().train()
     model.args = get_cfg()
+    for p in model.parameters(): p.requires_grad_()
     torch.manual_seed(0)
     batch = dict(img=torch.rand(2, 3, 64, 64), batch_idx=torch.tensor([0.]), cls=torch.ones(1, 1), bboxes=torch.full((1, 4), .5))  # one is empty
     preds, seen = model(batch['img']), []

@@ -33,6 +33,24 @@ def test_ultralytics_own(epochs):
     assert rates('cosine', epochs, .01) == pytest.approx([one_cycle(1, .01, epochs)(i) for i in x], abs=1e-9)
 
 
+@pytest.mark.parametrize('cycle', [1, 3, 10])
+def test_restarts_are_torch_s_where_sevenths_are_whole(cycle):
+    import torch
+    optimizer, wanted = torch.optim.SGD([torch.zeros(1)], lr=1.), []
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, cycle, 2, .01)
+    for _ in range(7*cycle):
+        wanted.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        scheduler.step()
+    assert rates('restarts', 7*cycle, .01) == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.parametrize('epochs', range(1, 30))
+def test_restarts_end_low(epochs):
+    found = rates('restarts', epochs, 0)
+    assert len(found) == epochs and (epochs < 4 or found[-1] < .51) and (epochs < 12 or found[-1] <= .05)
+
+
 @pytest.mark.parametrize('kind', SCHEDULES)
 def test_never_above_the_first_nor_below_the_last(kind):
     assert all(.01 <= r <= 1 for r in rates(kind, 30, .01))
@@ -51,7 +69,8 @@ def test_kept_share():
 # ---- trainings
 def test_schedules_reach_the_optimizer(tiny):  # noqa: F811
     "Rates of the table of results are those of the schedule, and ultralytics' own two are bit by bit what cos_lr gives."
-    out = {c: train_tiny(tiny, c.replace('=', '_'), c, epochs=5) for c in (*(f'schedule={k}' for k in SCHEDULES), 'cos_lr=true', 'cos_lr=false')}
+    changes = [*(f'schedule={k}' for k in SCHEDULES), 'cos_lr=true', 'cos_lr=false']
+    out = {c: train_tiny(tiny, c.replace('=', '_'), c, epochs=5, validate=False) for c in changes}
     for kind in SCHEDULES:
         seen = pd.read_csv(out[f'schedule={kind}'].with_name('results.csv'))['lr/pg0']
         assert seen.tolist() == pytest.approx([.01*r for r in rates(kind, 5)], abs=1e-6)
