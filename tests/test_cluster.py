@@ -21,7 +21,7 @@ from livestock_nb.cluster import cluster, ready, run_all_on_ray, whole_node, wri
 from livestock_nb.data import InputError
 from livestock_nb.grid import join_plans, read_experiment, run_all, run_grid
 from livestock_nb.infer import images_from, open_network, predict_file
-from livestock_nb.pipeline import make_plan
+from livestock_nb.pipeline import make_plan, on_ray, stage_key
 from livestock_nb.samplers import read_space
 from livestock_nb.tune import search
 
@@ -207,3 +207,10 @@ def test_a_wrong_address_is_named(monkeypatch: pytest.MonkeyPatch):
     if ray.is_initialized(): monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda *a, **kw: (_ for _ in ()).throw(ConnectionError("nobody")))
     with pytest.raises(InputError, match="127.0.0.1:1"), cluster("127.0.0.1:1"): pass
+
+
+def test_the_address_reaches_the_stages_that_can_use_it_and_changes_no_key(tmp_path: Path):
+    assert on_ray("test", "auto") == {"tune.ray": "auto", "silver.ray": "auto"}
+    plans = [{s["name"]: s for s in make_plan("test", tmp_path, params=p)[0]} for p in ({}, on_ray("test", "10.0.0.1:6379"))]
+    keys = [[stage_key(plan[n], tmp_path, {}, {}) for n in ("tune", "silver")] for plan in plans]
+    assert plans[1]["tune"]["params"]["ray"] == "10.0.0.1:6379" and keys[0] == keys[1]  # where a stage works is not what it makes
