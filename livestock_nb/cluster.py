@@ -11,6 +11,7 @@ __all__ = ['cluster', 'alive', 'whole_node', 'ready', 'stage_task', 'result_of',
 import asyncio
 import importlib.util
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -158,6 +159,7 @@ def write_parts_on_ray(
     "As `write_parts`: predict those parts that are not in the folder, with a bar that counts all images."
     import ray
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger('ray.data').setLevel('ERROR')
     from livestock_nb.infer import plan_parts
     paths, missing = plan_parts(len(images), home, part)
     if not missing: return paths
@@ -260,7 +262,7 @@ def take_trial(
     from livestock_nb.tune import record_trial
     try: said = ray.get(ref)
     except ray.exceptions.RayError as e:
-        why = f'lost on the cluster: {str(e).splitlines()[0]}'[:200]
+        why = f'lost on the cluster: {getattr(e, "cause", None) or str(e).splitlines()[0]}'[:200]
         said = dict(state='FAIL', value=None, draws=[], error=why, seconds=0., attrs={}, reports={})
     if 'wrong' in said: raise InputError(said['wrong'])
     for name, value in said['attrs'].items(): trial.set_user_attr(name, value)

@@ -178,7 +178,7 @@ def ask(
     else:
         from livestock_nb.infer import predict
         found, problems = predict(images, weights, imgsz, device=device)
-    found = found.round(dict.fromkeys(CORNERS, 3) | dict(confidence=7))
+    found = box_table(found[['image', 'label', 'source', 'confidence', *CORNERS]].round(dict.fromkeys(CORNERS, 3) | dict(confidence=7)))
     found = found[(found.x2 > found.x1) & (found.y2 > found.y1)]
     order = ['image', 'confidence', 'label', *CORNERS]
     return found.sort_values(order, ascending=[True, False, True]+[True]*4, ignore_index=True), conf, 1, problems

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from optuna import TrialPruned
 from test_grid import project  # noqa: F401  a fixture
 
@@ -25,6 +26,7 @@ from livestock_nb.pipeline import make_plan, on_ray, stage_key
 from livestock_nb.samplers import read_space
 from livestock_nb.tune import search
 
+ROOT = Path(__file__).parents[1]
 AXES = {"c.width": ["0", "300"], "b.width": ["0", "2000"]}
 
 
@@ -33,12 +35,15 @@ def nodes():
     "A cluster of two nodes with a processor each."
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'livestock_nb[ray]'")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    before = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), before])  # nodes import this module
     import ray
     from ray.cluster_utils import Cluster
     told = dict(num_cpus=1, object_store_memory=200_000_000)
     made = Cluster(initialize_head=True, head_node_args=told)
     made.add_node(**told)
     ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    os.environ["PYTHONPATH"] = before
     yield made
     ray.shutdown()
     made.shutdown()
@@ -210,7 +215,10 @@ def test_a_wrong_address_is_named(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_address_reaches_the_stages_that_can_use_it_and_changes_no_key(tmp_path: Path):
-    assert on_ray("test", "auto") == {"tune.ray": "auto", "silver.ray": "auto"}
-    plans = [{s["name"]: s for s in make_plan("test", tmp_path, params=p)[0]} for p in ({}, on_ray("test", "10.0.0.1:6379"))]
+    told = yaml.safe_load((ROOT/"configs"/"test.yaml").read_text())
+    for s in told["stages"]: s["notebook"] = str(ROOT/"nbs"/s["notebook"])
+    (config := tmp_path/"my.yaml").write_text(yaml.safe_dump(told, sort_keys=False))
+    assert on_ray(config, "auto") == {"tune.ray": "auto", "silver.ray": "auto"}
+    plans = [{s["name"]: s for s in make_plan(config, tmp_path, params=p)[0]} for p in ({}, on_ray(config, "10.0.0.1:6379"))]
     keys = [[stage_key(plan[n], tmp_path, {}, {}) for n in ("tune", "silver")] for plan in plans]
     assert plans[1]["tune"]["params"]["ray"] == "10.0.0.1:6379" and keys[0] == keys[1]  # where a stage works is not what it makes

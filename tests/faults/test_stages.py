@@ -3,8 +3,8 @@ spoilt caches, a clock that goes back, two runs in one folder. After each the st
 byte for byte.
 
 200 faults take an hour and more, so they run only where LIVESTOCK_LONG is set, and can come in parts:
-LIVESTOCK_LONG=1 pytest tests/faults/test_stages.py -k intake. What was tried is kept in runs/faults/tried.csv; the last test prints it, with the
-histogram of the kills.
+LIVESTOCK_LONG=1 LIVESTOCK_KILLS=5 LIVESTOCK_SEED=1 pytest tests/faults/test_stages.py -k intake. What was tried is kept in
+runs/faults/tried.csv; the last test prints it, with the histogram of the kills.
 """
 import contextlib
 import csv
@@ -28,7 +28,7 @@ from livestock_nb.pipeline import hash_files, read_json, run_config, stage_name
 
 pytestmark = [pytest.mark.skipif(not os.environ.get('LIVESTOCK_LONG'), reason='set LIVESTOCK_LONG=1 for the long tests'),
               pytest.mark.skipif(not Path('/proc').exists(), reason='reads /proc')]
-KILLS = int(os.environ.get('LIVESTOCK_KILLS', 9))  # a stage
+KILLS, SEED = int(os.environ.get('LIVESTOCK_KILLS', 9)), os.environ.get('LIVESTOCK_SEED', '0')  # kills a stage, and their moments
 CONFIG = yaml.safe_load((ROOT/'configs'/'test.yaml').read_text(encoding='utf-8'))
 STAGES = [stage_name(s) for s in CONFIG['stages']]
 RUN, HOME = ROOT/'runs'/'test', ROOT/'runs'/'faults'
@@ -89,7 +89,7 @@ def go_on(stage: str, config: Path) -> None:
 
 @pytest.mark.parametrize('stage', STAGES, indirect=True)
 def test_kills(stage: str, config: Path):
-    seconds, draw = read_json(HOME/'whole'/'records'/f'{stage}.json')['seconds'], random.Random(stage)
+    seconds, draw = read_json(HOME/'whole'/'records'/f'{stage}.json')['seconds'], random.Random(f'{stage} {SEED}')
     before = finished(RUN)
     for _ in range(KILLS):
         moment = draw.random()
