@@ -31,11 +31,12 @@ def pairs(
 
 # %% ../nbs/15_cli.ipynb #c007
 def run(
-    args:argparse.Namespace  # config, run, variables, params, until, force, mirror
+    args:argparse.Namespace  # config, run, variables, params, until, force, mirror, ray
 ) -> None:
     "Run a config's stages."
-    from livestock_nb.pipeline import run_config
-    folder = run_config(args.config, args.run, pairs(args.variables, '-v'), pairs(args.params, '-p'), args.until, args.force, args.mirror)
+    from livestock_nb.pipeline import on_ray, run_config
+    params = (on_ray(args.config, args.ray) if args.ray else {}) | pairs(args.params, '-p')
+    folder = run_config(args.config, args.run, pairs(args.variables, '-v'), params, args.until, args.force, args.mirror)
     print(f'Report: {folder/"report.html"}')
     for delivered in sorted(folder.glob('*.csv')): print(f'Delivered: {delivered}')
 
@@ -178,6 +179,7 @@ def add_goal_arguments(
     parser.add_argument('--until', metavar='STAGE', help='the last stage to run')
     parser.add_argument('--force', metavar='STAGE', action='append', default=[], help='run a stage although nothing changed')
     parser.add_argument('--mirror', metavar='DIR', help='a folder on a disk that outlives this machine: stages come from there and go there')
+    parser.add_argument('--ray', default='', metavar='ADDRESS', help="a search's trials and silver labelling on a Ray cluster: HOST:PORT, or auto")
 
 # %% ../nbs/15_cli.ipynb #c021
 def add_clean_arguments(

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['VIDEOS', 'REDUCED', 'PACKAGES', 'BACKENDS', 'video_frames', 'fetch_all', 'jpeg_size', 'decode_near', 'Letter',
            'letterbox', 'place', 'to_input', 'read_pixels', 'prepare', 'same_size', 'model_labels', 'Network', 'need',
-           'sum_mean', 'content_id', 'export_once', 'about', 'open_torch', 'open_onnx', 'takes_pixels', 'open_openvino',
-           'open_ncnn', 'pick_backend', 'open_network', 'known_candidates', 'to_image', 'as_rows', 'to_boxes', 'find',
-           'tile_starts', 'Part', 'parts_of', 'View', 'prepare_views', 'seen_in', 'choose', 'find_views',
-           'plain_opencv', 'plain_torch', 'keep_buffers', 'side_by_side', 'detect']
+           'sum_mean', 'content_id', 'file_sums', 'is_whole', 'export_once', 'about', 'open_torch', 'open_onnx',
+           'takes_pixels', 'open_openvino', 'open_ncnn', 'pick_backend', 'open_network', 'known_candidates', 'to_image',
+           'as_rows', 'to_boxes', 'find', 'tile_starts', 'Part', 'parts_of', 'View', 'prepare_views', 'seen_in',
+           'choose', 'find_views', 'plain_opencv', 'plain_torch', 'keep_buffers', 'side_by_side', 'detect']
 
 # %% ../nbs/12a_engine.ipynb #c003
 import ctypes
@@ -264,6 +264,24 @@ def content_id(
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 # %% ../nbs/12a_engine.ipynb #c041
+def file_sums(
+    folder:Path  # of an export
+) -> dict[str, str]:  # by name, of all but about.json
+    "The sha256 of each file."
+    sums = {}
+    for path in sorted(p for p in folder.rglob('*') if p.is_file() and p.name != 'about.json'):
+        with path.open('rb') as f: sums[path.relative_to(folder).as_posix()] = hashlib.file_digest(f, 'sha256').hexdigest()
+    return sums
+
+# %% ../nbs/12a_engine.ipynb #c042
+def is_whole(
+    folder:Path  # of an export
+) -> bool:
+    "Whether an export is there with the bytes that it was made with: a failing disk changes them, a full one cuts them off."
+    try: return json.loads((folder/'about.json').read_text('utf-8'))['files'] == file_sums(folder)
+    except (OSError, ValueError, LookupError, TypeError): return False
+
+# %% ../nbs/12a_engine.ipynb #c043
 def export_once(
     weights:Path|str, # a .pt file, or a name that ultralytics knows
     kind:str, # onnx or ncnn
@@ -278,7 +296,8 @@ def export_once(
     size = 'any' if shape is None else 'x'.join(map(str, shape))
     name = f'{kind}-{size}{"-nms-free" if nms_free else ""}'
     home = cache_folder()/'networks'/f'{content_id(found)}-{importlib.metadata.version("ultralytics")}'/name
-    if home.exists(): return home
+    if is_whole(home): return home
+    shutil.rmtree(home, ignore_errors=True)
     for module in dict(onnx=['onnx', 'onnxslim', 'onnxruntime'], ncnn=['ncnn', 'pnnx'])[kind]: need(module, PACKAGES[kind])
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent) as tmp:
@@ -286,21 +305,21 @@ def export_once(
         names, stride, head = model.names, int(max(model.model.stride)), model.model.model[-1]
         if type(getattr(head, 'dfl', None)).__name__ == 'DFL': head.dfl = sum_mean()(head.reg_max)
         model.export(format=kind, imgsz=shape or 640, **dict(onnx=dict(dynamic=True, simplify=True, nms=False if nms_free else None), ncnn={})[kind])
-        save_json(dict(names=names, stride=stride), Path(tmp)/'about.json')
         (Path(tmp)/'network.pt').unlink()
+        save_json(dict(names=names, stride=stride, files=file_sums(Path(tmp))), Path(tmp)/'about.json')
         with suppress(OSError): Path(tmp).rename(home)  # another process may have been quicker
         Path(tmp).mkdir(exist_ok=True)
     return home
 
-# %% ../nbs/12a_engine.ipynb #c042
+# %% ../nbs/12a_engine.ipynb #c044
 def about(
     folder:Path  # from `export_once`
 ) -> dict:  # names, stride: of `Network`
     "What the export says of itself."
     said = json.loads((folder/'about.json').read_text('utf-8'))
-    return said | dict(names={int(i): name for i, name in said['names'].items()})
+    return dict(stride=said['stride'], names={int(i): name for i, name in said['names'].items()})
 
-# %% ../nbs/12a_engine.ipynb #c044
+# %% ../nbs/12a_engine.ipynb #c046
 def open_torch(
     weights:Union[Path, str, 'YOLO'], # a .pt or .yaml file, a name that ultralytics knows, or a loaded detector, which stays as it is
     device:str='', # cpu, 0 (the first GPU), …; '' chooses
@@ -322,7 +341,7 @@ def open_torch(
         return (out[0] if isinstance(out, (list, tuple)) else out).float().cpu()
     return Network(forward, dict(model.names), 'torch', max(int(max(net.stride)), 32), 1 if at.type == 'cpu' else 2)
 
-# %% ../nbs/12a_engine.ipynb #c046
+# %% ../nbs/12a_engine.ipynb #c048
 def open_onnx(
     weights:Path|str, # a .pt file, or a name that ultralytics knows
     threads:int=2, # calls at a time, a core each
@@ -337,7 +356,7 @@ def open_onnx(
     name = session.get_inputs()[0].name
     return Network(lambda batch: session.run(None, {name: batch})[0], backend='onnx', lanes=threads, **about(folder))
 
-# %% ../nbs/12a_engine.ipynb #c047
+# %% ../nbs/12a_engine.ipynb #c049
 def takes_pixels(
     model:'openvino.Model'  # of (n, 3, rows, columns) float32 RGB in [0, 1]
 ) -> 'openvino.Model':  # of (n, rows, columns, 3) BGR uint8
@@ -350,7 +369,7 @@ def takes_pixels(
     steps.input().model().set_layout(ov.Layout('NCHW'))
     return steps.build()
 
-# %% ../nbs/12a_engine.ipynb #c048
+# %% ../nbs/12a_engine.ipynb #c050
 def open_openvino(
     weights:Path|str, # a .pt file, or a name that ultralytics knows
     threads:int=2, # calls at a time, a core each
@@ -381,7 +400,7 @@ def open_openvino(
         finally: free.put(request)
     return Network(forward, backend='openvino', lanes=threads, pixels=forward, **about(folder))
 
-# %% ../nbs/12a_engine.ipynb #c050
+# %% ../nbs/12a_engine.ipynb #c052
 def open_ncnn(
     weights:Path|str, # a .pt file, or a name that ultralytics knows
     imgsz:int=640, # px, of the export that is made at once, for 16:9
@@ -413,10 +432,10 @@ def open_ncnn(
     nets[usual.rows, usual.columns], said = load((usual.rows, usual.columns))
     return Network(forward, backend='ncnn', **said)
 
-# %% ../nbs/12a_engine.ipynb #c052
+# %% ../nbs/12a_engine.ipynb #c054
 BACKENDS = dict(torch=open_torch, onnx=open_onnx, openvino=open_openvino, ncnn=open_ncnn)
 
-# %% ../nbs/12a_engine.ipynb #c053
+# %% ../nbs/12a_engine.ipynb #c055
 def pick_backend(
     device:str=''  # as for PyTorch
 ) -> str:  # a key of `BACKENDS`
@@ -425,7 +444,7 @@ def pick_backend(
     have = all(importlib.util.find_spec(name) for name in ('openvino', 'onnx', 'onnxruntime', 'onnxslim'))
     return 'openvino' if have and pick_device(device) == 'cpu' else 'torch'
 
-# %% ../nbs/12a_engine.ipynb #c054
+# %% ../nbs/12a_engine.ipynb #c056
 def open_network(
     weights:Union[Path, str, 'YOLO'], # a .pt file or a name that ultralytics knows; for torch also a .yaml or a loaded detector
     backend:str='torch', # a key of `BACKENDS`; '' for openvino where it is installed and there is no GPU, else torch
@@ -445,7 +464,7 @@ def open_network(
     path = Path(find_weights(weights)) if isinstance(weights, (str, Path)) else None
     return replace(network, precision=precision, nms_free=nms_free, content=content_id(path) if path and path.is_file() else '')
 
-# %% ../nbs/12a_engine.ipynb #c058
+# %% ../nbs/12a_engine.ipynb #c060
 def known_candidates(
     raw:Union[np.ndarray, 'torch.Tensor'], # one image's answer, as `read_raw` takes it
     labels:dict[int, str], # class index -> label, of `model_labels`
@@ -461,7 +480,7 @@ def known_candidates(
     known = species >= 0
     return boxes[known], scores[known], species[known]
 
-# %% ../nbs/12a_engine.ipynb #c059
+# %% ../nbs/12a_engine.ipynb #c061
 def to_image(
     boxes:'torch.Tensor', # (n, 4) x1 y1 x2 y2 in px of the network's input
     letter:Letter  # how the image lay in it
@@ -472,7 +491,7 @@ def to_image(
                           ([letter.left, letter.top], [letter.wide, letter.high], [letter.width, letter.height]))
     return (boxes - grey)/(inside/size)
 
-# %% ../nbs/12a_engine.ipynb #c060
+# %% ../nbs/12a_engine.ipynb #c062
 def as_rows(
     found:Sequence['torch.Tensor'], # boxes (n, 4) x1 y1 x2 y2 in px of the image, scores (n,), species (n,)
     size:tuple[int, int] # height and width of the image, px
@@ -483,7 +502,7 @@ def as_rows(
     boxes, scores, species = found
     return torch.cat([clip_boxes_to_image(boxes, size), scores[:, None], species[:, None]], 1).float().numpy()
 
-# %% ../nbs/12a_engine.ipynb #c061
+# %% ../nbs/12a_engine.ipynb #c063
 def to_boxes(
     raw:Union[np.ndarray, 'torch.Tensor'], # one image's answer: (4 + classes, anchors), or (rows, 6) of an NMS-free head
     letter:Letter, # how the image lay in the input
@@ -501,7 +520,7 @@ def to_boxes(
     else: boxes, scores, species = suppress(*found, iou, kind, conf, most)
     return as_rows((to_image(boxes, letter), scores, species), (letter.height, letter.width))
 
-# %% ../nbs/12a_engine.ipynb #c064
+# %% ../nbs/12a_engine.ipynb #c066
 def find(
     chunk:list[tuple[str, np.ndarray|InputError, Letter|None]], # of one shape, from `prepare`
     network:Network, # answers
@@ -512,7 +531,7 @@ def find(
     raw = network.see([placed for _, placed, _ in chunk])
     return [(name, to_boxes(one, letter, **choice)) for (name, _, letter), one in zip(chunk, raw, strict=True)]
 
-# %% ../nbs/12a_engine.ipynb #c066
+# %% ../nbs/12a_engine.ipynb #c068
 def tile_starts(
     length:int, # of the image along one side, px
     tile:int, # of a tile, px
@@ -522,7 +541,7 @@ def tile_starts(
     shared = int(overlap*tile)
     return [max(min(at, length-tile), 0) for at in range(0, max(length-shared, 1), tile-shared)]
 
-# %% ../nbs/12a_engine.ipynb #c068
+# %% ../nbs/12a_engine.ipynb #c070
 class Part(NamedTuple):
     "A part of an image, and how it is to be shown to the network."
     x: int  # its corner in the image, px
@@ -532,7 +551,7 @@ class Part(NamedTuple):
     imgsz: int  # longer side of the network's input, px
     mirrored: bool = False
 
-# %% ../nbs/12a_engine.ipynb #c069
+# %% ../nbs/12a_engine.ipynb #c071
 def parts_of(
     height:int, # of the image, px
     width:int, # px
@@ -547,14 +566,14 @@ def parts_of(
     corners = [(x, y) for y in tile_starts(height, tile) for x in tile_starts(width, tile)]
     return shown + [Part(x, y, min(tile, width), min(tile, height), imgsz) for x, y in corners]
 
-# %% ../nbs/12a_engine.ipynb #c071
+# %% ../nbs/12a_engine.ipynb #c073
 class View(NamedTuple):
     "A part of an image as the network sees it."
     part: Part
     placed: np.ndarray  # (rows, columns, 3) BGR
     letter: Letter  # how the part lies in it
 
-# %% ../nbs/12a_engine.ipynb #c072
+# %% ../nbs/12a_engine.ipynb #c074
 def prepare_views(
     item:tuple, # of `fetch_all`
     imgsz:int, # longer side of the network's input, px
@@ -572,7 +591,7 @@ def prepare_views(
         views.append(View(part, place(cv2.flip(cut, 1) if part.mirrored else cut, letter), letter))
     return name, views, size
 
-# %% ../nbs/12a_engine.ipynb #c074
+# %% ../nbs/12a_engine.ipynb #c076
 def seen_in(
     found:tuple['torch.Tensor', 'torch.Tensor', 'torch.Tensor'], # of `known_candidates`
     view:View, # in which it was found
@@ -588,7 +607,7 @@ def seen_in(
     whole = ~((to_edge < near) & torch.tensor(inner)).any(1)
     return (boxes + torch.tensor([part.x, part.y]*2))[whole], found[1][whole], found[2][whole]
 
-# %% ../nbs/12a_engine.ipynb #c075
+# %% ../nbs/12a_engine.ipynb #c077
 def choose(
     each:list[tuple['torch.Tensor', 'torch.Tensor', 'torch.Tensor']], # candidates of each network: boxes (px of the image), scores, species
     size:tuple[int, int], # height and width of the image, px
@@ -605,7 +624,7 @@ def choose(
     if kind != 'fusion': return as_rows(suppress(*every, iou, kind, conf, most), size)
     return as_rows([v[:most] for v in fuse_boxes(*every, iou, network, trust or [1]*len(each))], size)
 
-# %% ../nbs/12a_engine.ipynb #c076
+# %% ../nbs/12a_engine.ipynb #c078
 def find_views(
     chunk:list[tuple[str, list[View]|InputError, tuple[int, int]|None]], # of `prepare_views`
     networks:list[Network], # each looks at every view
@@ -628,7 +647,7 @@ def find_views(
         out.append((name, choose(each, size, conf, **choice)))
     return out
 
-# %% ../nbs/12a_engine.ipynb #c078
+# %% ../nbs/12a_engine.ipynb #c080
 @contextmanager
 def plain_opencv() -> Iterator[None]:
     "OpenCV without threads of its own."
@@ -637,7 +656,7 @@ def plain_opencv() -> Iterator[None]:
     try: yield
     finally: cv2.setNumThreads(before)
 
-# %% ../nbs/12a_engine.ipynb #c079
+# %% ../nbs/12a_engine.ipynb #c081
 @contextmanager
 def plain_torch() -> Iterator[None]:
     "PyTorch without threads of its own, in the threads that begin inside."
@@ -647,7 +666,7 @@ def plain_torch() -> Iterator[None]:
     try: yield
     finally: torch.set_num_threads(before)
 
-# %% ../nbs/12a_engine.ipynb #c081
+# %% ../nbs/12a_engine.ipynb #c083
 @cache
 def keep_buffers() -> None:
     "Let glibc reuse the memory of decoded images, up to 64 MB each, instead of returning it. Does nothing elsewhere."
@@ -655,7 +674,7 @@ def keep_buffers() -> None:
         libc = ctypes.CDLL(None)
         for option, size in ((-3, 1 << 26), (-1, 1 << 27)): libc.mallopt(option, size)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
-# %% ../nbs/12a_engine.ipynb #c082
+# %% ../nbs/12a_engine.ipynb #c084
 def side_by_side(
     items:Iterable[tuple], # of `fetch_all`
     look:Callable[[tuple], tuple], # up to the network's input
@@ -673,7 +692,7 @@ def side_by_side(
         found = ahead(work, same_size(ready, batch) if batch else ([one] for one in ready), lanes, 2*lanes)
     for some in opened.enter_context(closing(found)): yield from some
 
-# %% ../nbs/12a_engine.ipynb #c083
+# %% ../nbs/12a_engine.ipynb #c085
 def detect(
     images:pd.DataFrame, # rows of an `images` table, in any order; only image, zip and member are read
     network:Network|Sequence[Network], # from `open_network`; several find together

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['SECRET', 'FOLDED', 'MEANING', 'BULKY', 'HALF', 'nearest', 'packaged', 'read_config', 'find_notebook',
            'notebook_parameters', 'as_path', 'cast', 'expand', 'check_names', 'resolve_params', 'stage_name',
-           'make_plan', 'file_stamp', 'file_sha', 'hash_files', 'top_level', 'imported', 'code_used', 'digest',
-           'stage_key', 'read_json', 'is_done', 'versions', 'masked', 'hide_secrets', 'scrub', 'execute', 'run_stage',
-           'stage_zips', 'pack_stage', 'mirror_stage', 'unpack_stage', 'restore_run', 'mirrored', 'end_orphans',
-           'locked', 'stage_states', 'run_stages', 'status', 'report_cells', 'as_text', 'summary', 'write_report',
-           'open_mirror', 'mirror_results', 'run_config', 'run_folders', 'is_bulky', 'leftovers', 'clean',
-           'make_inputs', 'open_stage']
+           'make_plan', 'on_ray', 'file_stamp', 'file_sha', 'hash_files', 'top_level', 'imported', 'code_used',
+           'digest', 'stage_key', 'read_json', 'is_done', 'versions', 'masked', 'hide_secrets', 'scrub', 'execute',
+           'run_stage', 'stage_zips', 'pack_stage', 'mirror_stage', 'unpack_stage', 'restore_run', 'mirrored',
+           'end_orphans', 'locked', 'stage_states', 'run_stages', 'status', 'report_cells', 'as_text', 'summary',
+           'write_report', 'open_mirror', 'mirror_results', 'run_config', 'run_folders', 'is_bulky', 'leftovers',
+           'clean', 'make_inputs', 'open_stage']
 
 # %% ../nbs/14_pipeline.ipynb #c003
 import ast
@@ -204,7 +204,16 @@ def make_plan(
         scope[s['name']] = (s['params']['out'], run)  # from here on, so that a stage can only name an earlier one
     return stages, cfg['deliver'] and expand(cfg['deliver'], cfg['folder'], scope, 'Path')
 
-# %% ../nbs/14_pipeline.ipynb #c026
+# %% ../nbs/14_pipeline.ipynb #c024
+def on_ray(
+    config:Path|str, # a yaml file or a packaged config's name
+    address:str  # of a cluster, see `cluster.cluster`
+) -> dict[str, str]:  # STAGE.PARAM -> value
+    "The parameters that send a config's work to a cluster: `ray` of every stage that has it."
+    cfg = read_config(config)
+    return {f'{stage_name(s)}.ray': address for s in cfg['stages'] if 'ray' in notebook_parameters(find_notebook(s['notebook'], cfg['folder']))}
+
+# %% ../nbs/14_pipeline.ipynb #c028
 def file_stamp(
     path:Path  # a file
 ) -> list:  # size, mtime, ctime (ns), inode
@@ -212,14 +221,14 @@ def file_stamp(
     s = path.stat()
     return [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
 
-# %% ../nbs/14_pipeline.ipynb #c027
+# %% ../nbs/14_pipeline.ipynb #c029
 def file_sha(
     path:Path  # a file
 ) -> str:  # 64 hexadecimal digits
     "The sha256 of its bytes."
     with path.open('rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
-# %% ../nbs/14_pipeline.ipynb #c028
+# %% ../nbs/14_pipeline.ipynb #c030
 def hash_files(
     root:Path, # a file, or a folder with all that is below it
     known:dict[str, list]  # path -> stamp and hash of earlier calls; is extended
@@ -234,7 +243,7 @@ def hash_files(
         result[p.relative_to(root).as_posix()] = known[str(p)][1]
     return result
 
-# %% ../nbs/14_pipeline.ipynb #c030
+# %% ../nbs/14_pipeline.ipynb #c032
 def top_level(
     source:str  # a module's text
 ) -> dict[str, tuple[str, ast.stmt]]:  # name -> whole lines of its definition, and the definition
@@ -248,16 +257,16 @@ def top_level(
         found |= {n: ('\n'.join(lines[first-1:node.end_lineno]), node) for n in names if n}
     return found
 
-# %% ../nbs/14_pipeline.ipynb #c031
+# %% ../nbs/14_pipeline.ipynb #c033
 def imported(
     tree:ast.AST  # some code
 ) -> set[tuple[str, str]]:  # (module of this package, name)
-    "What code imports from this package, this runner left out: it computes nothing of a stage."
+    "What code imports from this package, this runner and its cluster left out: they compute nothing of a stage."
     froms = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module and (n.level or n.module.startswith('livestock_nb.'))]
     pairs = {(n.module.removeprefix('livestock_nb.'), a.name) for n in froms for a in n.names}  # the export makes imports relative
-    return {(module, name) for module, name in pairs if module != 'pipeline'}
+    return {(module, name) for module, name in pairs if module not in ('pipeline', 'cluster')}
 
-# %% ../nbs/14_pipeline.ipynb #c032
+# %% ../nbs/14_pipeline.ipynb #c034
 def code_used(
     notebook:Path  # a stage's notebook
 ) -> dict[str, str]:  # 'notebook' or 'module.name' -> source
@@ -274,14 +283,14 @@ def code_used(
         waiting |= imported(node) | {(module, n.id) for n in ast.walk(node) if isinstance(n, ast.Name)}
     return code
 
-# %% ../nbs/14_pipeline.ipynb #c034
+# %% ../nbs/14_pipeline.ipynb #c036
 def digest(
     obj:dict|list|str  # anything json can say
 ) -> str:  # 64 hexadecimal digits
     "One hash for a nested value, whatever the order of its keys."
     return hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()
 
-# %% ../nbs/14_pipeline.ipynb #c035
+# %% ../nbs/14_pipeline.ipynb #c037
 def stage_key(
     stage:dict, # name, notebook, params, kinds
     run:Path, # the run's folder
@@ -292,13 +301,13 @@ def stage_key(
     paths = {p: Path(v) for p, v in stage['params'].items() if 'Path' in stage['kinds'][p] and p != 'out' and Path(v).is_absolute()}
     outside = {p: hash_files(path, known) for p, path in paths.items() if not path.is_relative_to(run) and path.exists()}
     before = {path.relative_to(run).parts[0] for path in paths.values() if path.is_relative_to(run)}
-    params = {p: v.replace(str(run), '$run') if isinstance(v, str) else v for p, v in stage['params'].items()}
+    params = {p: v.replace(str(run), '$run') if isinstance(v, str) else v for p, v in stage['params'].items() if p != 'ray'}  # where, not what
     code = code_used(stage['notebook'])
     named = hash_files(packaged('configs', ''), known) if 'livestock_nb.configs' in ''.join(code.values()) else {}
     named = {f: sha for f, sha in named.items() if re.match('(recipes|spaces)/.*yaml$', f)}  # what a parameter can mean by a word
     return digest([params, code, named, outside, {n: made[n] for n in before & set(made)}])
 
-# %% ../nbs/14_pipeline.ipynb #c037
+# %% ../nbs/14_pipeline.ipynb #c039
 def read_json(
     path:Path  # may be missing, or half of a file that something else wrote
 ) -> dict:  # empty where there is nothing to read
@@ -307,7 +316,7 @@ def read_json(
     except (OSError, ValueError, RecursionError): return {}
     return found if isinstance(found, dict) else {}
 
-# %% ../nbs/14_pipeline.ipynb #c038
+# %% ../nbs/14_pipeline.ipynb #c040
 def is_done(
     record:dict, # of the stage
     key:str, # its key now
@@ -319,7 +328,7 @@ def is_done(
     now = hash_files(out, known) if out.is_dir() else {}
     return all(now.get(f) == sha for f, sha in files.items())
 
-# %% ../nbs/14_pipeline.ipynb #c039
+# %% ../nbs/14_pipeline.ipynb #c041
 def versions() -> dict[str, str]:
     "Python and the packages whose versions could matter to a result."
     found = {'python': sys.version.split()[0]}
@@ -328,17 +337,17 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError: found[name] = 'not installed'
     return found
 
-# %% ../nbs/14_pipeline.ipynb #c041
+# %% ../nbs/14_pipeline.ipynb #c043
 SECRET = re.compile(r'(^|_)(token|password|passwd|passphrase|secret|credential|api_?key|access_?key|key)s?($|_)', re.I)
 
-# %% ../nbs/14_pipeline.ipynb #c042
+# %% ../nbs/14_pipeline.ipynb #c044
 def masked(
     values:dict  # of parameters or variables, by name
 ) -> dict:
     "The values, with three stars for those whose name says that they are secret."
     return {k: '***' if SECRET.search(k) and v else v for k, v in values.items()}
 
-# %% ../nbs/14_pipeline.ipynb #c044
+# %% ../nbs/14_pipeline.ipynb #c046
 def hide_secrets(
     notebook:Path, # with a cell tagged `parameters`
     secrets:dict[str, str]  # parameter -> value
@@ -350,7 +359,7 @@ def hide_secrets(
     nb.cells.insert(at + 1, nbformat.v4.new_code_cell(code))
     return nb, {names[p]: str(v) for p, v in secrets.items()}
 
-# %% ../nbs/14_pipeline.ipynb #c045
+# %% ../nbs/14_pipeline.ipynb #c047
 def scrub(
     text:str, # of a notebook or message
     secrets:dict[str, str]  # parameter -> value
@@ -360,7 +369,7 @@ def scrub(
         if len(str(v)) > 5: text = text.replace(json.dumps(str(v))[1:-1], '***').replace(str(v), '***')
     return text
 
-# %% ../nbs/14_pipeline.ipynb #c047
+# %% ../nbs/14_pipeline.ipynb #c049
 def execute(
     stage:dict, # name, notebook, params
     run:Path  # the run's folder
@@ -384,7 +393,7 @@ def execute(
     finally:
         if secrets and copy.exists(): save_text(scrub(copy.read_text(encoding='utf-8'), secrets), copy)
 
-# %% ../nbs/14_pipeline.ipynb #c048
+# %% ../nbs/14_pipeline.ipynb #c050
 def run_stage(
     stage:dict, # name, notebook, params
     run:Path, # the run's folder
@@ -403,7 +412,7 @@ def run_stage(
     record |= dict(state='done', seconds=round(time.monotonic() - begun, 1), files=hash_files(out, known))
     save_json(record, path)
 
-# %% ../nbs/14_pipeline.ipynb #c050
+# %% ../nbs/14_pipeline.ipynb #c052
 def stage_zips(
     stage:str, # its name
     mirror:Path  # the mirror's folder
@@ -411,7 +420,7 @@ def stage_zips(
     "The zips of a stage on the mirror, the newest first."
     return sorted((p for p in mirror.glob('*.zip') if re.fullmatch(rf'{re.escape(stage)}\.\d{{6}}\.[0-9a-f]{{16}}', p.stem)), reverse=True)
 
-# %% ../nbs/14_pipeline.ipynb #c051
+# %% ../nbs/14_pipeline.ipynb #c053
 def pack_stage(
     stage:str, # its name
     run:Path, # the run's folder
@@ -428,7 +437,7 @@ def pack_stage(
             z.writestr(zipfile.ZipInfo(name), data)
     return path
 
-# %% ../nbs/14_pipeline.ipynb #c052
+# %% ../nbs/14_pipeline.ipynb #c054
 def mirror_stage(
     stage:str, # its name
     run:Path, # the run's folder
@@ -448,7 +457,7 @@ def mirror_stage(
     finally: (run/'.mirror.zip').unlink(missing_ok=True)
     return True
 
-# %% ../nbs/14_pipeline.ipynb #c053
+# %% ../nbs/14_pipeline.ipynb #c055
 def unpack_stage(
     path:Path, # a zip of `mirror_stage`
     stage:str, # its name
@@ -466,7 +475,7 @@ def unpack_stage(
     except (OSError, zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, zlib.error): return False
     return True
 
-# %% ../nbs/14_pipeline.ipynb #c054
+# %% ../nbs/14_pipeline.ipynb #c056
 def restore_run(
     stages:list[str], # names
     run:Path, # the run's folder
@@ -480,7 +489,7 @@ def restore_run(
         elif zips: tqdm.write(f'{stage} on the mirror {mirror} is not whole: it runs again.', file=sys.stderr)
     return back
 
-# %% ../nbs/14_pipeline.ipynb #c056
+# %% ../nbs/14_pipeline.ipynb #c058
 @contextmanager
 def mirrored(
     stage:str, # that runs within it
@@ -505,7 +514,7 @@ def mirrored(
         thread.join()
         mirror_stage(stage, run, mirror)
 
-# %% ../nbs/14_pipeline.ipynb #c058
+# %% ../nbs/14_pipeline.ipynb #c060
 def end_orphans(
     run:Path  # the run's folder, locked by this process
 ) -> None:
@@ -515,7 +524,7 @@ def end_orphans(
             if p.pid != os.getpid() and p.environ().get('LIVESTOCK_RUN') == str(run): p.kill()
         except (psutil.Error, OSError): continue
 
-# %% ../nbs/14_pipeline.ipynb #c059
+# %% ../nbs/14_pipeline.ipynb #c061
 @contextmanager
 def locked(
     run:Path  # the run's folder; made where it is missing
@@ -535,7 +544,7 @@ def locked(
         os.environ.pop('LIVESTOCK_RUN', None)
         lock.release()
 
-# %% ../nbs/14_pipeline.ipynb #c060
+# %% ../nbs/14_pipeline.ipynb #c062
 def stage_states(
     stages:list[dict], # from `make_plan`
     run:Path, # the run's folder
@@ -553,7 +562,7 @@ def stage_states(
         record = read_json(path)  # the caller may have run it
         made[stage['name']] = digest([key, record.get('key'), record.get('files')])
 
-# %% ../nbs/14_pipeline.ipynb #c061
+# %% ../nbs/14_pipeline.ipynb #c063
 def run_stages(
     stages:list[dict], # from `make_plan`
     run:Path, # the run's folder, locked
@@ -572,7 +581,7 @@ def run_stages(
         save_json(known, run/'.hashes.json')
     print(tqdm.format_meter(len(stages), len(stages), time.monotonic() - begun, ncols=80, prefix='stages', unit='stage'), file=sys.stderr)
 
-# %% ../nbs/14_pipeline.ipynb #c062
+# %% ../nbs/14_pipeline.ipynb #c064
 def status(
     config:Path|str, # a yaml file or a packaged config's name
     run:Path|str|None=None, # the run's folder; runs/CONFIG below the current folder where not given
@@ -588,7 +597,7 @@ def status(
         rows.append(dict(stage=stage['name'], state=state, seconds=(record or {}).get('seconds', float('nan'))))
     return pd.DataFrame(rows)
 
-# %% ../nbs/14_pipeline.ipynb #c064
+# %% ../nbs/14_pipeline.ipynb #c066
 def report_cells(
     nb:nbformat.NotebookNode, # an executed stage notebook
     stage:str  # its name: makes the cells' ids differ from other stages'
@@ -604,7 +613,7 @@ def report_cells(
         if c.cell_type == 'code': c.outputs = [o for o in c.outputs if o.get('name') != 'stderr']
     return cells
 
-# %% ../nbs/14_pipeline.ipynb #c065
+# %% ../nbs/14_pipeline.ipynb #c067
 FOLDED = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js_requirejs %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
@@ -617,18 +626,18 @@ FOLDED = """{% extends 'lab/index.html.j2' %}
 <details style="margin-left: 1em"><summary style="color: #666; cursor: pointer">code</summary>{{ super() }}</details>
 {% endblock %}"""
 
-# %% ../nbs/14_pipeline.ipynb #c066
+# %% ../nbs/14_pipeline.ipynb #c068
 MEANING = """AP is the average precision at that IoU. `challenge` is what the challenge's scorer computes, `coco` is COCO's AP (101 points, at most
 300 boxes an image); `boxes` are the answer's, `rows` the submission's."""
 
-# %% ../nbs/14_pipeline.ipynb #c067
+# %% ../nbs/14_pipeline.ipynb #c069
 def as_text(
     value:object  # a name or a value
 ) -> str:  # markdown
     "A text that markdown shows as it is, whatever it holds."
     return re.sub(r'([\\`*_{}\[\]()#+!|~$-])', r'\\\1', html.escape(one_line(value)))
 
-# %% ../nbs/14_pipeline.ipynb #c069
+# %% ../nbs/14_pipeline.ipynb #c071
 def summary(
     run:Path, # the run's folder
     records:list[dict]  # of its stages
@@ -644,7 +653,7 @@ def summary(
     setting = f'Config: {as_text(Path(told.get("config", "")).name)}; {chosen}. With {used}. In all {times.seconds.sum():.0f} s.'
     return '\n\n'.join([f'# {as_text(run.name)}', *scores, MEANING if scores else '', delivered, setting, times.to_html(**table)])
 
-# %% ../nbs/14_pipeline.ipynb #c070
+# %% ../nbs/14_pipeline.ipynb #c072
 def write_report(
     run:Path|str  # a run's folder
 ) -> Path:  # report.html in it
@@ -663,7 +672,7 @@ def write_report(
     html, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=cells), resources=dict(metadata=dict(name=run.name)))
     return save_text(html, run/'report.html')
 
-# %% ../nbs/14_pipeline.ipynb #c071
+# %% ../nbs/14_pipeline.ipynb #c073
 def open_mirror(
     mirror:Path  # a folder on a disk that outlives this machine
 ) -> Path:  # `mirror`, which is there and can be written
@@ -674,7 +683,7 @@ def open_mirror(
     except OSError as e: raise InputError(f'The mirror {mirror} cannot be written ({e.strerror}): is the disk mounted?') from e
     return mirror
 
-# %% ../nbs/14_pipeline.ipynb #c072
+# %% ../nbs/14_pipeline.ipynb #c074
 def mirror_results(
     run:Path, # the run's folder
     mirror:Path  # the mirror's folder
@@ -687,7 +696,7 @@ def mirror_results(
             if file_sha(mirror/path.name) != file_sha(path): raise OSError('it is not what was written')
         except OSError as e: tqdm.write(f'The mirror {mirror} failed for {path.name} ({e}).', file=sys.stderr)
 
-# %% ../nbs/14_pipeline.ipynb #c073
+# %% ../nbs/14_pipeline.ipynb #c075
 def run_config(
     config:Path|str, # a yaml file or a packaged config's name
     run:Path|str|None=None, # the run's folder; runs/CONFIG below the current folder where not given
@@ -713,11 +722,11 @@ def run_config(
         if mirror: mirror_results(run, mirror)
     return run
 
-# %% ../nbs/14_pipeline.ipynb #c075
+# %% ../nbs/14_pipeline.ipynb #c077
 BULKY = {'.jpg', '.jpeg', '.png', '.bmp', '.zip', '.npy', '.npz', '.cache'}  # suffixes of what can be made again, below a stage's folder
 HALF = re.compile(r'\..*\.tmp(\.\w+)?$|\..*\.parts$')  # names of `whole_file`, and of the parts of an unfinished submission
 
-# %% ../nbs/14_pipeline.ipynb #c076
+# %% ../nbs/14_pipeline.ipynb #c078
 def run_folders(
     folder:Path|str  # a run's folder, or one that holds run folders
 ) -> list[Path]:
@@ -727,7 +736,7 @@ def run_folders(
     if not found: raise InputError(f'{folder} is no run folder, and holds none: give one that `livestock run` or `livestock grid` has written.')
     return found
 
-# %% ../nbs/14_pipeline.ipynb #c077
+# %% ../nbs/14_pipeline.ipynb #c079
 def is_bulky(
     path:Path, # a file
     stage:Path  # the folder of the stage that made it
@@ -735,7 +744,7 @@ def is_bulky(
     "Can this be made again? Pictures, zips and arrays in a folder of a stage's folder can; what lies in the stage's folder itself is a result."
     return path.parent != stage and path.suffix.lower() in BULKY
 
-# %% ../nbs/14_pipeline.ipynb #c078
+# %% ../nbs/14_pipeline.ipynb #c080
 def leftovers(
     run:Path|str, # a run's folder
     keep_days:float=7  # younger stages are left as they are
@@ -752,7 +761,7 @@ def leftovers(
         if stage is not None: rows.append(dict(stage=stage, file=path.relative_to(run).as_posix(), bytes=s.st_size if s.st_nlink == 1 else 0))
     return pd.DataFrame(rows, columns=['stage', 'file', 'bytes'])
 
-# %% ../nbs/14_pipeline.ipynb #c079
+# %% ../nbs/14_pipeline.ipynb #c081
 def clean(
     folder:Path|str, # a run's folder, or one that holds run folders
     keep_days:float=7, # younger stages are left as they are
@@ -770,7 +779,7 @@ def clean(
         rows += [dict(run=run.name, stage=stage or 'left by kills', files=len(g), bytes=int(g.bytes.sum())) for stage, g in found.groupby('stage')]
     return pd.DataFrame(rows, columns=['run', 'stage', 'files', 'bytes'])
 
-# %% ../nbs/14_pipeline.ipynb #c082
+# %% ../nbs/14_pipeline.ipynb #c084
 def make_inputs(
     stage:str, # the earliest stage whose output is missing, of configs/test.yaml
     run:Path  # the run folder of configs/test.yaml
@@ -781,7 +790,7 @@ def make_inputs(
     done = subprocess.run([sys.executable, '-c', door, 'run', 'test', '--run', str(run), '--until', stage], cwd=run.parents[1])
     if done.returncode: raise InputError(f'The stage {stage} of configs/test.yaml failed: run `livestock run test --until {stage}` to see why.')
 
-# %% ../nbs/14_pipeline.ipynb #c083
+# %% ../nbs/14_pipeline.ipynb #c085
 def open_stage(
     out:Path|str, # the stage's output folder; made where it is missing
     *inputs:Path|str  # what the stage reads; '' stands for nothing and comes back as None, a bare name that is no file as it is

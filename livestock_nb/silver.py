@@ -167,9 +167,18 @@ def ask(
     weights:Path, # of a detector
     imgsz:int, # longer side that it sees, px
     device:str, # '' chooses
-    conf:float  # threshold of silver
+    conf:float, # threshold of silver
+    home:Path, # the stage's folder, where a cluster's parts are kept until all are there
+    ray:str=''  # address of a cluster, see `predict_on_ray`
 ) -> tuple[pd.DataFrame, float, float, pd.DataFrame]:  # as `silver_source` gives it; no regions
-    "Predictions of one detector, which may have been trained on these images."
-    from livestock_nb.infer import predict
-    found, problems = predict(images, weights, imgsz, device=device)
-    return found, conf, 1, problems
+    "Predictions of one detector, which may have been trained on these images: in thousandths of a pixel, the surest of an image first."
+    if ray:
+        from livestock_nb.cluster import predict_on_ray
+        found, problems = predict_on_ray(images, weights, imgsz, device, home, ray)
+    else:
+        from livestock_nb.infer import predict
+        found, problems = predict(images, weights, imgsz, device=device)
+    found = box_table(found[['image', 'label', 'source', 'confidence', *CORNERS]].round(dict.fromkeys(CORNERS, 3) | dict(confidence=7)))
+    found = found[(found.x2 > found.x1) & (found.y2 > found.y1)]
+    order = ['image', 'confidence', 'label', *CORNERS]
+    return found.sort_values(order, ascending=[True, False, True]+[True]*4, ignore_index=True), conf, 1, problems

@@ -4,20 +4,23 @@
 
 # %% auto #0
 __all__ = ['OBJECTIVE', 'PRUNERS', 'STATES', 'read_objective', 'score_found', 'read_score', 'start_hyp', 'fill_start',
-           'valid_boxes', 'make_pruner', 'epoch_column', 'report_epochs', 'watch_training', 'training_trial', 'plain',
-           'run_trial', 'work_folder', 'open_journal', 'open_study', 'weights_code', 'read_budget', 'trial_rows',
-           'used', 'idle', 'why_stop', 'search_group', 'best_trial', 'take_over', 'read_groups', 'search', 'group_rows',
+           'valid_boxes', 'make_pruner', 'epoch_column', 'report_epochs', 'watch_training', 'trial_folder',
+           'train_and_score', 'training_trial', 'plain', 'try_trial', 'record_trial', 'run_trial', 'work_folder',
+           'open_journal', 'open_study', 'weights_code', 'read_budget', 'trial_rows', 'used', 'idle', 'why_stop',
+           'unfinished', 'search_bar', 'search_group', 'best_trial', 'take_over', 'read_groups', 'search', 'group_rows',
            'compare_best', 'save_best', 'plot_history', 'importance', 'plot_importance', 'plot_parallel', 'plot_slices']
 
-# %% ../nbs/08_tune.ipynb #c002
+# %% ../nbs/08_tune.ipynb #c003
 import hashlib
 import json
 import math
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Union
 from unittest.mock import patch
@@ -58,11 +61,11 @@ from livestock_nb.score import (
 )
 from .train import cache_folder, data_code, find_weights, load_model, quiet_ultralytics, read_data, read_hyp, train_model
 
-# %% ../nbs/08_tune.ipynb #c006
+# %% ../nbs/08_tune.ipynb #c007
 OBJECTIVE = re.compile(rf'(?:(challenge|coco) )?(?:({"|".join(SPECIES)}) )?(mAP|AP|{"|".join(MEASURES)})'
                        r'@(0?\.\d+|1)(?::(0?\.\d+))?(?: conf (0?\.\d+))?')
 
-# %% ../nbs/08_tune.ipynb #c007
+# %% ../nbs/08_tune.ipynb #c008
 def read_objective(
     text:str  # [challenge or coco] [label] measure@IoU[:IoU] [conf C]
 ) -> dict:  # definition, label, measure, ious, conf, sign (-1 where less is better)
@@ -77,7 +80,7 @@ def read_objective(
     check_definition(definition := definition or 'coco', ious)
     return dict(definition=definition, label=label, measure=measure, ious=ious, conf=float(conf or .25), sign=-1 if measure in MEASURES[3:] else 1)
 
-# %% ../nbs/08_tune.ipynb #c010
+# %% ../nbs/08_tune.ipynb #c011
 def score_found(
     gold:pd.DataFrame, # a `boxes` table, px
     found:pd.DataFrame, # a `boxes` table with confidences, in the same frames
@@ -95,7 +98,7 @@ def score_found(
     if not math.isfinite(values[0][0]): raise ValueError(f'no {o["label"] or ""} box in the valid set to score')
     return float(values[0][0].round(6)), values[1].round(5)
 
-# %% ../nbs/08_tune.ipynb #c011
+# %% ../nbs/08_tune.ipynb #c012
 def read_score(
     matches:pd.DataFrame, # as `match_table` gives them
     objective:dict, # from `read_objective`
@@ -110,7 +113,7 @@ def read_score(
     at = labels.index(o['label']) if o['label'] else len(labels)
     return operating_values(score_counts(matches, o['ious'][0], o['conf']), draws)[at, MEASURES.index(o['measure'])]
 
-# %% ../nbs/08_tune.ipynb #c014
+# %% ../nbs/08_tune.ipynb #c015
 def start_hyp(
     path:Path|None  # yaml of hyper-parameters, see `read_hyp`; None for ultralytics' defaults
 ) -> dict:  # training arguments
@@ -119,7 +122,7 @@ def start_hyp(
     if args.get('optimizer', 'auto') == 'auto': args['optimizer'] = 'SGD'
     return args
 
-# %% ../nbs/08_tune.ipynb #c015
+# %% ../nbs/08_tune.ipynb #c016
 def fill_start(
     args:dict, # training arguments
     space:pd.DataFrame  # from `read_space`
@@ -131,7 +134,7 @@ def fill_start(
         raise InputError(f'{unknown[0]} is not a hyper-parameter with a number that ultralytics knows: take it out of the space.')
     return {k: float(args.get(k, DEFAULT_CFG_DICT[k])) for k in space.index}
 
-# %% ../nbs/08_tune.ipynb #c017
+# %% ../nbs/08_tune.ipynb #c018
 def valid_boxes(
     mini:Path  # folder of data.yaml
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the valid images, their boxes
@@ -148,11 +151,11 @@ def valid_boxes(
         rows += [[name[str(path)], *map(float, line.split()[:5])] for line in lines if line.strip()]
     return images, from_yolo(pd.DataFrame(rows, columns=['image', 'class_id', 'xc', 'yc', 'w', 'h']), images)
 
-# %% ../nbs/08_tune.ipynb #c019
+# %% ../nbs/08_tune.ipynb #c020
 PRUNERS = dict(none=optuna.pruners.NopPruner, median=lambda: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
                halving=lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=4))
 
-# %% ../nbs/08_tune.ipynb #c020
+# %% ../nbs/08_tune.ipynb #c021
 def make_pruner(
     name:str  # a key of `PRUNERS`
 ) -> optuna.pruners.BasePruner:
@@ -160,7 +163,7 @@ def make_pruner(
     if name not in PRUNERS: raise InputError(f'There is no way of pruning called {name!r}: take one of {", ".join(PRUNERS)}.')
     return PRUNERS[name]()
 
-# %% ../nbs/08_tune.ipynb #c021
+# %% ../nbs/08_tune.ipynb #c022
 def epoch_column(
     objective:dict  # from `read_objective`
 ) -> str:  # of results.csv
@@ -168,7 +171,7 @@ def epoch_column(
     known = {(.5,): 'mAP50', (.75,): 'mAP75'}
     return f'metrics/{known.get(tuple(objective["ious"]), "mAP50-95")}(B)'
 
-# %% ../nbs/08_tune.ipynb #c023
+# %% ../nbs/08_tune.ipynb #c024
 def report_epochs(
     trial:optuna.trial.Trial, # is told
     rows:list[dict], # of results.csv so far, with those of a first attempt that was killed
@@ -184,7 +187,7 @@ def report_epochs(
         trial.report(round(float(row[column]), 6), int(row['epoch']))
         if row['epoch'] < epochs and trial.should_prune(): raise optuna.TrialPruned
 
-# %% ../nbs/08_tune.ipynb #c024
+# %% ../nbs/08_tune.ipynb #c025
 @contextmanager
 def watch_training(
     trial:optuna.trial.Trial, # is told of every epoch
@@ -199,64 +202,111 @@ def watch_training(
     more = dict(on_train_start=start, on_fit_epoch_end=lambda t: report_epochs(trial, t.rows, column, t.epochs, told))
     with patch.dict(default_callbacks, {k: [*default_callbacks[k], v] for k, v in more.items()}): yield
 
-# %% ../nbs/08_tune.ipynb #c025
+# %% ../nbs/08_tune.ipynb #c026
+@contextmanager
+def trial_folder(
+    work:Path, # a folder for the trials' files
+    number:int  # of the trial
+) -> Iterator[Path]:
+    "A trial's folder, gone when it has ended, well or not. What is killed or interrupted leaves it, and its checkpoint in it."
+    home = work/f'trial-{number}'
+    try: yield home
+    except Exception:
+        shutil.rmtree(home, ignore_errors=True)
+        raise
+    shutil.rmtree(home, ignore_errors=True)
+
+# %% ../nbs/08_tune.ipynb #c027
+def train_and_score(
+    hyp:dict, # training arguments that the trial changes
+    trial:optuna.trial.Trial, # is told of every epoch
+    mini:Path, # folder of data.yaml
+    work:Path, # a folder for the trials' files, on a local disk
+    base:dict, # training arguments that do not change
+    aim:dict, # from `read_objective`
+    prune:str, # see `make_pruner`
+    valid:tuple[pd.DataFrame, pd.DataFrame], # from `valid_boxes`
+    options:dict  # of `train_model`: weights, imgsz, epochs, batch, device, seed
+) -> dict:  # fitness, draws
+    "One trial: a training, and its weights on the valid images. Raises `ValueError` where the loss is not a number."
+    (images, gold), told, column = valid, set(), epoch_column(aim)
+    with trial_folder(work, trial.number) as home:
+        with watch_training(trial, options['batch'], column, told):
+            best = train_model(mini, home, hyp=base | hyp, validate=prune != 'none', desc=f'Trial {trial.number}', **options)
+        results = pd.read_csv(best.with_name('results.csv'))
+        report_epochs(trial, results.to_dict('records'), column, options['epochs'], told)
+        if not np.isfinite(results.filter(like='train/').iloc[-1].astype(float)).all(): raise ValueError('the loss is not a number')
+        found, _ = predict(images, load_model(best), options['imgsz'], device=options['device'], batch=options['batch'])
+    fitness, draws = score_found(gold, found, list(images.image), aim)
+    return dict(fitness=fitness, draws=draws.tolist())
+
+# %% ../nbs/08_tune.ipynb #c028
 def training_trial(
     mini:Path, # folder of data.yaml
-    work:Path, # a folder for the trial's files, on a local disk
+    work:Path, # a folder for the trials' files, on a local disk
     base:dict, # training arguments that do not change
     objective:str='mAP@.75', # see `read_objective`
     prune:str='none', # see `make_pruner`
     **options  # of `train_model`: weights, imgsz, epochs, batch, device, seed
 ) -> Callable[[dict, optuna.trial.Trial], dict]:
-    "A function that trains with given values and returns fitness and draws. Raises `InputError` at once on what the user can mend."
-    (images, gold), aim = valid_boxes(mini), read_objective(objective)
-    def evaluate(hyp:dict, trial:optuna.trial.Trial) -> dict:
-        told, column = set(), epoch_column(aim)
-        with watch_training(trial, options['batch'], column, told):
-            best = train_model(mini, work/'trial', hyp=base | hyp, validate=prune != 'none', desc=f'Trial {trial.number}', **options)
-        results = pd.read_csv(best.with_name('results.csv'))
-        report_epochs(trial, results.to_dict('records'), column, options['epochs'], told)
-        if not np.isfinite(results.filter(like='train/').iloc[-1].astype(float)).all(): raise ValueError('the loss is not a number')
-        found, _ = predict(images, load_model(best), options['imgsz'], device=options['device'], batch=options['batch'])
-        fitness, draws = score_found(gold, found, list(images.image), aim)
-        return dict(fitness=fitness, draws=draws.tolist())
-    return evaluate
+    "`train_and_score` but for hyp and trial; another machine can import it. Raises `InputError` on what the user can mend."
+    more = dict(aim=read_objective(objective), valid=valid_boxes(mini), prune=prune)
+    return partial(train_and_score, mini=mini, work=work, base=base, options=options, **more)
 
-# %% ../nbs/08_tune.ipynb #c027
+# %% ../nbs/08_tune.ipynb #c030
 def plain(
     values:dict[str, float]  # by name
 ) -> dict[str, float]:
     "Values as they are trained with and written down: 7 digits."
     return {k: float(f'{v:.7g}') for k, v in values.items()}
 
-# %% ../nbs/08_tune.ipynb #c028
+# %% ../nbs/08_tune.ipynb #c031
+def try_trial(
+    evaluate:Callable[[dict, optuna.trial.Trial], dict], # values and trial -> fitness (higher is better) and perhaps draws
+    hyp:dict, # all values
+    trial:optuna.trial.Trial  # is told of every epoch
+) -> dict:  # state, value, draws, error, seconds
+    "Evaluate. An `InputError` passes: it would hit every trial."
+    said, begun = dict(state='FAIL', value=None, draws=[], error=''), time.monotonic()
+    try:
+        scores = evaluate(hyp, trial)
+        if math.isfinite(scores['fitness']): said |= dict(state='COMPLETE', value=float(scores['fitness']))
+        else: said['error'] = 'the fitness is not a number'
+        said['draws'] = list(scores.get('draws', []))
+    except InputError: raise
+    except optuna.TrialPruned: said['state'] = 'PRUNED'
+    except Exception as e: said['error'] = f'{type(e).__name__}: {e}'.splitlines()[0][:200]
+    return said | dict(seconds=round(time.monotonic() - begun, 3))
+
+# %% ../nbs/08_tune.ipynb #c032
+def record_trial(
+    study:optuna.Study, # that `trial` is of
+    trial:optuna.trial.Trial, # from `ask`
+    said:dict  # by `try_trial`
+) -> None:
+    "Put on record what came of a trial."
+    for name in ('draws', 'error', 'seconds'):
+        if said[name] or name == 'draws': trial.set_user_attr(name, said[name])
+    study.tell(trial, said['value'], optuna.trial.TrialState[said['state']])
+
+# %% ../nbs/08_tune.ipynb #c033
 def run_trial(
     study:optuna.Study, # that `trial` is of
     trial:optuna.trial.Trial, # from `ask`
-    evaluate:Callable[[dict, optuna.trial.Trial], dict], # values and trial -> fitness (higher is better) and perhaps draws
+    evaluate:Callable[[dict, optuna.trial.Trial], dict], # see `try_trial`
     rest:dict|None=None  # values that this group does not change
 ) -> None:
-    "Evaluate and record. An `InputError` passes: it would hit every trial."
-    state, value, error = optuna.trial.TrialState.FAIL, None, ''
-    try:
-        scores = evaluate((rest or {}) | plain(trial.params), trial)
-        if math.isfinite(scores['fitness']): state, value = optuna.trial.TrialState.COMPLETE, float(scores['fitness'])
-        else: error = 'the fitness is not a number'
-        trial.set_user_attr('draws', list(scores.get('draws', [])))
-    except InputError: raise
-    except optuna.TrialPruned: state = optuna.trial.TrialState.PRUNED
-    except Exception as e: error = f'{type(e).__name__}: {e}'.splitlines()[0][:200]
-    if error: trial.set_user_attr('error', error)
-    study.tell(trial, value, state)
+    "Evaluate and record."
+    record_trial(study, trial, try_trial(evaluate, (rest or {}) | plain(trial.params), trial))
 
-# %% ../nbs/08_tune.ipynb #c030
+# %% ../nbs/08_tune.ipynb #c035
 def work_folder(
     out:Path  # the run folder of the search
 ) -> Path:
     "A folder on the local disk for the journal in use and the running trial; the same for the same `out`."
     return cache_folder()/'tune'/hashlib.sha256(str(Path(out).resolve()).encode()).hexdigest()[:16]
 
-# %% ../nbs/08_tune.ipynb #c031
+# %% ../nbs/08_tune.ipynb #c036
 @contextmanager
 def open_journal(
     out:Path  # the run folder of the search; study.journal is there, or will be
@@ -278,7 +328,7 @@ def open_journal(
             yield storage, save
     except Timeout: raise InputError(f'Another process is searching in {out}: wait for it, or give another folder.') from None
 
-# %% ../nbs/08_tune.ipynb #c033
+# %% ../nbs/08_tune.ipynb #c038
 def open_study(
     storage:optuna.storages.BaseStorage, # from `open_journal`
     name:str, # of the group
@@ -294,7 +344,7 @@ def open_study(
     optuna.delete_study(study_name=name, storage=storage)
     return make()
 
-# %% ../nbs/08_tune.ipynb #c034
+# %% ../nbs/08_tune.ipynb #c039
 def weights_code(
     weights:Path|str  # see `load_model`
 ) -> str:
@@ -302,7 +352,7 @@ def weights_code(
     path = Path(find_weights(weights))
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path)
 
-# %% ../nbs/08_tune.ipynb #c036
+# %% ../nbs/08_tune.ipynb #c041
 def read_budget(
     text:str|int  # '30 trials', '210 epochs', '90 minutes'; a bare number counts trials
 ) -> tuple[float, str]:  # amount, unit
@@ -312,10 +362,10 @@ def read_budget(
         raise InputError(f'The budget {text!r} is not understood: write e.g. "30 trials", "210 epochs" or "90 minutes".')
     return float(found[1]), (found[2] or 'trials').rstrip('s') + 's'
 
-# %% ../nbs/08_tune.ipynb #c038
+# %% ../nbs/08_tune.ipynb #c043
 STATES = dict(COMPLETE='finished', PRUNED='pruned', FAIL='failed')
 
-# %% ../nbs/08_tune.ipynb #c039
+# %% ../nbs/08_tune.ipynb #c044
 def trial_rows(
     study:optuna.Study, # of one group
     group:str='', # its name
@@ -328,11 +378,12 @@ def trial_rows(
         low, high = np.nanquantile(draws, [.025, .975]) if len(draws) else (math.nan, math.nan)
         rows.append(dict(
             group=group, trial=t.number, state='taken over' if reused else state, fitness=t.value if state == 'finished' else math.nan,
-            low=low, high=high, epochs=0 if reused else t.user_attrs.get('epochs', 1), seconds=0. if reused else t.duration.total_seconds(),
+            low=low, high=high, epochs=0 if reused else t.user_attrs.get('epochs', 1),
+            seconds=0. if reused else t.user_attrs.get('seconds', t.duration.total_seconds()),
             **(rest or {}) | plain(t.params), error=t.user_attrs.get('error', ''), draws=draws))
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=['group', 'trial', 'state', 'fitness', 'epochs', 'seconds', 'error', 'draws'])
 
-# %% ../nbs/08_tune.ipynb #c040
+# %% ../nbs/08_tune.ipynb #c045
 def used(
     trials:pd.DataFrame, # from `trial_rows`
     unit:str  # trials, epochs or minutes
@@ -341,7 +392,7 @@ def used(
     own = trials[trials.state != 'taken over']
     return float(dict(trials=len(own), epochs=own.epochs.sum(), minutes=own.seconds.sum()/60)[unit])
 
-# %% ../nbs/08_tune.ipynb #c041
+# %% ../nbs/08_tune.ipynb #c046
 def idle(
     study:optuna.Study, # of one group
     space:pd.DataFrame, # from `read_space`
@@ -354,7 +405,7 @@ def idle(
     if not patience or len(trials) < max(patience, 4) or not all(map(len, draws.values())): return math.nan, math.nan
     return expected_gain(trials, space, seed), paired_noise(pd.DataFrame(draws).T, trials.fitness)
 
-# %% ../nbs/08_tune.ipynb #c042
+# %% ../nbs/08_tune.ipynb #c047
 def why_stop(
     study:optuna.Study, # of one group
     space:pd.DataFrame, # from `read_space`
@@ -362,21 +413,47 @@ def why_stop(
     sampler:str, # one of `SAMPLERS`
     patience:int, # see `idle`
     seed:int=0,
-    begun:int=0  # trials that were there when this session began
+    begun:int=0, # trials that were there when this session began
+    running:int=0  # trials that have not ended; each is taken to use as much as the others did
 ) -> str:  # '' to go on
-    "Why a group's search is over."
+    "Why a group's search is over, or will be when the running trials have ended."
     trials, (amount, unit) = trial_rows(study), share
-    if used(trials, unit) >= amount: return f'{amount:.4g} {unit} used'
-    if sampler == 'grid' and len(trials) > len(grid_points(space, dict.fromkeys(space.index, 0.))): return 'every point of the grid was tried'
+    spent, own = used(trials, unit), used(trials, 'trials')
+    if spent + running*(spent/own if own else unit == 'trials') >= amount: return f'{amount:.4g} {unit} used'
+    tried = lambda: len(trials) + running > len(grid_points(space, dict.fromkeys(space.index, 0.)))
+    if sampler == 'grid' and tried(): return 'every point of the grid was tried'
     if len(trials) >= begun+5 and (trials.state.tail(5) == 'failed').all(): return 'five trials in a row failed'
     gain, noise = idle(study, space, patience, seed)
     if gain < noise: return f'the next trial is expected to gain {gain:.4f}, while the valid set cannot tell differences under {noise:.4f}'
     return ''
 
-# %% ../nbs/08_tune.ipynb #c044
+# %% ../nbs/08_tune.ipynb #c049
+def unfinished(
+    study:optuna.Study  # of one group
+) -> list[optuna.trial.Trial]:
+    "Trials that nodes were at work on when the session that had asked for them died: they come first, with the values that they have."
+    return [optuna.trial.Trial(study, t._trial_id) for t in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING])]
+
+# %% ../nbs/08_tune.ipynb #c050
+@contextmanager
+def search_bar(
+    study:optuna.Study, # of one group
+    space:pd.DataFrame, # from `read_space`
+    share:tuple[float, str], # what may be used: amount, unit
+    name:str  # on the bar
+) -> Iterator[Callable[[], None]]:
+    "A bar of what is used up, and a function to call after every trial."
+    (amount, unit), left = share, lambda: min(used(trial_rows(study), share[1]), share[0])
+    with tqdm(total=amount, initial=left(), desc=f'Search {name}', bar_format='{l_bar}{bar}| {n:.4g}/{total:.4g} ' + unit + '{postfix}') as bar:
+        def show() -> None:
+            bar.update(left()-bar.n)
+            if len(done := finished_trials(study, space)): bar.set_postfix(best=f'{done.fitness.max():.4f}')
+        yield show
+
+# %% ../nbs/08_tune.ipynb #c051
 def search_group(
     study:optuna.Study, # from `open_study`
-    evaluate:Callable[[dict, optuna.trial.Trial], dict], # see `run_trial`
+    evaluate:Callable[[dict, optuna.trial.Trial], dict], # see `try_trial`
     space:pd.DataFrame, # from `read_space`
     start:dict, # values of trial 0 and, beyond the space, of what this group does not change
     share:tuple[float, str], # what may be used: amount, unit
@@ -386,19 +463,17 @@ def search_group(
     save:Callable[[], None]=lambda: None, # called after every trial
     name:str='Search'  # on the bar
 ) -> str:  # why it ended
-    "Search, or the rest of it."
-    (amount, unit), begun = share, len(study.get_trials(deepcopy=False))
-    left = lambda: min(used(trial_rows(study), unit), amount)
-    with tqdm(total=amount, initial=left(), desc=f'Search {name}', bar_format='{l_bar}{bar}| {n:.4g}/{total:.4g} ' + unit + '{postfix}') as bar:
+    "Search, or the rest of it, one trial after the other."
+    begun, waiting = len(study.get_trials(deepcopy=False)), unfinished(study)
+    with search_bar(study, space, share, name) as show:
         while not (why := why_stop(study, space, share, sampler, patience, seed, begun)):
-            run_trial(study, ask(study, sampler, space, start, seed), evaluate, start)
+            run_trial(study, waiting.pop(0) if waiting else ask(study, sampler, space, start, seed), evaluate, start)
             save()
-            bar.update(left()-bar.n)
-            if len(done := finished_trials(study, space)): bar.set_postfix(best=f'{done.fitness.max():.4f}')
+            show()
     tqdm.write(f'The search of {name} is over: {why}.', file=sys.stderr)
     return why
 
-# %% ../nbs/08_tune.ipynb #c046
+# %% ../nbs/08_tune.ipynb #c053
 def best_trial(
     studies:list[optuna.Study]  # of the groups so far
 ) -> optuna.trial.FrozenTrial|None:
@@ -406,7 +481,7 @@ def best_trial(
     done = [t for s in studies for t in s.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])]
     return max(done, key=lambda t: t.value) if done else None
 
-# %% ../nbs/08_tune.ipynb #c047
+# %% ../nbs/08_tune.ipynb #c054
 def take_over(
     study:optuna.Study, # of the group that begins
     best:optuna.trial.FrozenTrial|None, # of the groups before
@@ -420,7 +495,7 @@ def take_over(
         params=values, distributions=distributions(space), value=best.value, intermediate_values=best.intermediate_values,
         user_attrs=dict(draws=best.user_attrs.get('draws', []), reused=True)))
 
-# %% ../nbs/08_tune.ipynb #c048
+# %% ../nbs/08_tune.ipynb #c055
 def read_groups(
     group:str, # groups as for `read_space`; one after the other where there are commas
     sampler:str='gp'  # one of `SAMPLERS`
@@ -432,9 +507,9 @@ def read_groups(
     for space in spaces.values(): check_sampler(sampler, space)
     return spaces
 
-# %% ../nbs/08_tune.ipynb #c049
+# %% ../nbs/08_tune.ipynb #c056
 def search(
-    evaluate:Callable[[dict, optuna.trial.Trial], dict], # see `run_trial`
+    evaluate:Callable[[dict, optuna.trial.Trial], dict], # see `try_trial`
     group:str, # groups as for `read_space`; one after the other where there are commas
     start:dict, # values of trial 0, of every name in the groups
     out:Path, # the run folder, where study.journal is kept
@@ -443,24 +518,27 @@ def search(
     prune:str='none', # see `make_pruner`
     patience:int=12, # see `idle`
     seed:int=0,
-    about:dict|None=None  # what else defines the search
+    about:dict|None=None, # what else defines the search
+    ray:str=''  # 'auto' or HOST:PORT: trials on a cluster, one a node, see `search_group_on_ray`
 ) -> tuple[pd.DataFrame, dict[str, str]]:  # trials of all groups, as from `trial_rows`; by group why it ended
     "The search of all groups, or the rest of it. Raises `InputError` where no trial of a group finishes, or on what is misspelt."
+    if ray: from livestock_nb.cluster import cluster, search_group_on_ray
     (amount, unit), spaces, before, tables, ended = read_budget(budget), read_groups(group, sampler), [], [], {}
-    with open_journal(out) as (storage, save):
+    go = search_group_on_ray if ray else search_group
+    with cluster(ray) if ray else nullcontext(), open_journal(out) as (storage, save):
         for i, (name, space) in enumerate(spaces.items()):
             share = max(amount - sum(used(t, unit) for t in tables), 0)/(len(spaces)-i), unit
             study = open_study(storage, name, [space.reset_index().to_dict('list'), start, sampler, seed, about], prune)
             take_over(study, best_trial(before), start, space)
-            ended[name] = search_group(study, evaluate, space, start, share, sampler, patience, seed, save, name)
+            ended[name] = go(study, evaluate, space, start, share, sampler, patience, seed, save, name)
             tables, before = [*tables, trial_rows(study, name, start)], [study]
             if not (best := best_trial(before)):
                 raise InputError(f'No trial of {name} finished ({ended[name]}), the first ended with: {tables[-1].error[0]}')
             start = start | plain(best.params)
-        shutil.rmtree(work_folder(out)/'trial', ignore_errors=True)
+        for old in work_folder(out).glob('trial*'): shutil.rmtree(old)
     return pd.concat(tables, ignore_index=True), ended
 
-# %% ../nbs/08_tune.ipynb #c053
+# %% ../nbs/08_tune.ipynb #c060
 def group_rows(
     trials:pd.DataFrame, # from `search`
     ended:dict[str, str]  # from `search`
@@ -470,7 +548,7 @@ def group_rows(
     best = trials.groupby('group').fitness.max().reindex(list(ended))
     return count.assign(best=best, ended=pd.Series(ended)).rename_axis(columns=None).reset_index()
 
-# %% ../nbs/08_tune.ipynb #c055
+# %% ../nbs/08_tune.ipynb #c062
 def compare_best(
     trials:pd.DataFrame  # from `search`
 ) -> pd.DataFrame:  # start, best, difference, low, high, shown: one row
@@ -482,7 +560,7 @@ def compare_best(
     gain = best.fitness - first.fitness
     return pd.DataFrame([dict(start=first.fitness, best=best.fitness, difference=gain, low=low, high=high, shown=bool(low > 0))])
 
-# %% ../nbs/08_tune.ipynb #c056
+# %% ../nbs/08_tune.ipynb #c063
 def save_best(
     trials:pd.DataFrame, # from `search`
     base:dict, # training arguments that did not change
@@ -499,7 +577,7 @@ def save_best(
                               best=best[names].to_numpy(float)), index=pd.Index(names, name='name'))
     return table.assign(change=(100*(table.best/table.start.where(table.start != 0) - 1)).round(1)).reset_index()
 
-# %% ../nbs/08_tune.ipynb #c058
+# %% ../nbs/08_tune.ipynb #c065
 def plot_history(
     trials:pd.DataFrame, # from `search`
     objective:str='fitness'  # on the axis
@@ -520,7 +598,7 @@ def plot_history(
     ax.legend(fontsize=8)
     return fig
 
-# %% ../nbs/08_tune.ipynb #c063
+# %% ../nbs/08_tune.ipynb #c070
 def importance(
     trials:pd.DataFrame, # from `search`
     spaces:dict[str, pd.DataFrame]  # from `read_groups`
@@ -536,7 +614,7 @@ def importance(
         rows += [dict(group=group, name=k, importance=v) for k, v in optuna.importance.get_param_importances(study).items()]
     return pd.DataFrame(rows, columns=['group', 'name', 'importance'])
 
-# %% ../nbs/08_tune.ipynb #c064
+# %% ../nbs/08_tune.ipynb #c071
 def plot_importance(
     table:pd.DataFrame  # from `importance`
 ) -> plt.Figure:
@@ -547,7 +625,7 @@ def plot_importance(
     ax.set(xlabel='importance (share of its group)', ylabel='', **{} if len(table) else dict(xticks=[], yticks=[]))
     return fig
 
-# %% ../nbs/08_tune.ipynb #c066
+# %% ../nbs/08_tune.ipynb #c073
 def plot_parallel(
     trials:pd.DataFrame, # from `search`
     spaces:dict[str, pd.DataFrame]  # from `read_groups`
@@ -565,7 +643,7 @@ def plot_parallel(
     fig.colorbar(plt.cm.ScalarMappable(norm, 'viridis'), ax=ax, label='fitness', extend='min')
     return fig
 
-# %% ../nbs/08_tune.ipynb #c068
+# %% ../nbs/08_tune.ipynb #c075
 def plot_slices(
     trials:pd.DataFrame, # from `search`
     spaces:dict[str, pd.DataFrame], # from `read_groups`

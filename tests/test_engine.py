@@ -22,6 +22,7 @@ from livestock_nb.engine import (
     content_id,
     decode_near,
     detect,
+    export_once,
     fetch_all,
     jpeg_size,
     letterbox,
@@ -474,3 +475,15 @@ def test_command(weights, folder):
     main([*words, '--backend', 'torch', '--imgsz', '96', '--conf', '.01'])
     assert set(pd.read_csv(folder/'s.csv').ImageID) == {f'{i}.jpg' for i in range(5)}
     with pytest.raises(SystemExit, match='Unknown backend'): main([*words, '--backend', 'x'])
+
+
+@pytest.mark.parametrize('spoil', [lambda p: p.write_bytes(p.read_bytes()[:-1000]), lambda p: p.unlink(),
+                                   lambda p: p.write_bytes(p.read_bytes()[:-1] + b'?')], ids=['cut off', 'gone', 'flipped'])
+def test_an_export_that_is_not_whole_is_made_again(weights, spoil):
+    home = export_once(weights, 'onnx')
+    before = (home/'network.onnx').read_bytes()
+    made = (home/'about.json').stat().st_mtime_ns
+    assert export_once(weights, 'onnx') == home and (home/'about.json').stat().st_mtime_ns == made
+    spoil(home/'network.onnx')
+    assert export_once(weights, 'onnx') == home and (home/'about.json').stat().st_mtime_ns > made
+    assert len((home/'network.onnx').read_bytes()) == len(before) and open_network(weights, 'onnx').names[19] == 'other 17'

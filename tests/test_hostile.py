@@ -1,6 +1,8 @@
 """Files that mean harm, and files of pure chance: each ends in a clear line or a clean table, writes nothing elsewhere and runs nothing.
 
-The readers are tried on some hundreds of random inputs each, and on 100,000 where LIVESTOCK_LONG is set.
+The readers are tried on some hundreds of random inputs each, and on 100,000 each where LIVESTOCK_LONG is set. LIVESTOCK_FUZZ=N makes that N, so that
+the long run can come in parts: LIVESTOCK_FUZZ=20000 pytest tests/test_hostile.py -k chance --hypothesis-seed=1, then 2, and so on. tests/fuzz.py
+lets coverage guide what is tried.
 """
 import csv
 import io
@@ -43,7 +45,7 @@ from livestock_nb.formats import coco_rows, read_coco, read_voc, read_yolo, voc_
 from livestock_nb.intake import MOST_LABEL, check_boxes, dataset_card, extract_images, list_images, parse_label, read_farm, read_policy
 from livestock_nb.score import read_answer, read_submission, score
 
-LONG = bool(os.environ.get('LIVESTOCK_LONG'))
+LONG = int(os.environ.get('LIVESTOCK_FUZZ', 100_000 if os.environ.get('LIVESTOCK_LONG') else 0))  # inputs a reader; 0: a few, the same each time
 HOSTILE = '<img src=x onerror=alert(1)>&"\'$x^$'  # no slash, so that it can be a file's name
 
 
@@ -361,9 +363,9 @@ def test_nothing_is_told_and_nothing_waits_without_a_network(tmp_path: Path):
 # ---- chance
 
 def many(count: int):
-    "Random inputs: `count` of them, or 100,000 in the long run; the same ones each time."
+    "Random inputs: `count` of them, the same ones each time, or in the long run as many others as it says."
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
-    return settings(max_examples=100_000 if LONG else count, deadline=None, derandomize=not LONG, database=None, suppress_health_check=slow)
+    return settings(max_examples=LONG or count, deadline=None, derandomize=not LONG, database=None, suppress_health_check=slow)
 
 
 NUMBERS = st.one_of(st.integers(-99, 99), st.floats(), st.sampled_from([10**400, -1e308, 1e999, 2**63, 1e-320, True, None]))
@@ -404,9 +406,12 @@ def judge_label(data: bytes):
     assert len(table) + sum(p['kind'] != 'box outside the frame' for p in problems) == len(rows)
 
 
+LABELS = st.one_of(LABEL.map(lambda v: json.dumps(v).encode()), JSON.map(lambda v: json.dumps(v).encode()), st.binary(max_size=99),
+                   broken(label([1, 2, 30, 40], [-3, 4, 99, 12.5], farm_name='언덕')))
+
+
 @many(300)
-@given(st.one_of(LABEL.map(lambda v: json.dumps(v).encode()), JSON.map(lambda v: json.dumps(v).encode()), st.binary(max_size=99),
-                 broken(label([1, 2, 30, 40], [-3, 4, 99, 12.5], farm_name='언덕'))))
+@given(LABELS)
 def test_labels_of_chance(data: bytes): judge_label(data)
 
 
@@ -428,16 +433,22 @@ KNOWN = 'lr0 momentum box cls cls_pw obj anchor_t freeze optimizer amp nbs mosai
 NAMES = st.one_of(st.sampled_from(KNOWN.split()), st.text(max_size=8))
 LINES = st.lists(st.tuples(NAMES, VALUES).map(': '.join), max_size=5).map('\n'.join)
 
+HYPS = st.one_of(LINES, st.text(max_size=60)).map(lambda t: t.encode('utf-8', 'surrogatepass'))
+
 
 @many(300)
-@given(text=st.one_of(LINES, st.text(max_size=60)))
-@example(text='optimizer: &a [*a]')
-@example(text='lr0: 2001-99-99')
-def test_hyper_parameters_of_chance(text: str, tmp_path: Path):
+@given(data=HYPS)
+@example(data=b'optimizer: &a [*a]')
+@example(data=b'lr0: 2001-99-99')
+def test_hyper_parameters_of_chance(data: bytes, tmp_path: Path): judge_hyp(data, tmp_path/'hyp.yaml')
+
+
+def judge_hyp(data: bytes, path: Path):
+    "An `InputError`, or arguments that a training knows."
     from livestock_nb.train import HYP_NAMES, read_hyp
-    (tmp_path/'hyp.yaml').write_bytes(text.encode('utf-8', 'surrogatepass'))
-    try: args, report = read_hyp(tmp_path/'hyp.yaml')
-    except InputError as e: assert len(str(e)) < 1000, text
+    path.write_bytes(data)
+    try: args, report = read_hyp(path)
+    except InputError as e: assert len(str(e)) < 1000, data
     else:
         assert set(args) <= set(HYP_NAMES) and set(report.fate) <= {'mapped', 'scaled', 'dropped'}
         assert all(v is None or isinstance(v, (str, bool, list)) or np.isfinite(v) for v in args.values()), args
@@ -452,16 +463,21 @@ HEADER = st.one_of(st.sampled_from(['ImageID,LabelName,Conf,XMin,XMax,YMin,YMax'
 SOUND = b'ImageID,LabelName,Conf,XMin,XMax,YMin,YMax\na.jpg,cow,0.9,10,90,20,80\nb.jpg,pig,0.5,1,2,3,4\n'
 GOLD = pd.DataFrame([('a.jpg', 'cow', .01, .05, .02, .08), ('b.jpg', 'pig', .1, .2, .1, .2)],
                     columns=['ImageID', 'LabelName', 'XMin', 'XMax', 'YMin', 'YMax'])
+CSVS = st.one_of(st.tuples(HEADER, st.lists(ROW, max_size=4).map('\n'.join)).map(lambda t: '\n'.join(t).encode('utf-8', 'surrogatepass')),
+                 st.binary(max_size=60), broken(SOUND), broken(SOUND.replace(b',Conf', b'').replace(b',0.9', b'').replace(b',0.5', b'')))
 
 
 @pytest.mark.filterwarnings('ignore')
 @many(100)
-@given(data=st.one_of(st.tuples(HEADER, st.lists(ROW, max_size=4).map('\n'.join)).map(lambda t: '\n'.join(t).encode('utf-8', 'surrogatepass')),
-                      st.binary(max_size=60), broken(SOUND), broken(SOUND.replace(b',Conf', b'').replace(b',0.9', b'').replace(b',0.5', b''))))
-def test_csvs_of_chance(data: bytes, tmp_path: Path):
-    (tmp_path/'a.csv').write_bytes(data)
+@given(data=CSVS)
+def test_csvs_of_chance(data: bytes, tmp_path: Path): judge_csv(data, tmp_path/'a.csv')
+
+
+def judge_csv(data: bytes, path: Path):
+    "An `InputError`, or rows that can be scored."
+    path.write_bytes(data)
     for read in (read_answer, read_submission):
-        try: rows = read(tmp_path/'a.csv')
+        try: rows = read(path)
         except InputError as e:
             assert len(str(e)) < 2000
             continue
