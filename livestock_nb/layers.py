@@ -167,14 +167,17 @@ class DeformConv(nn.Module):
             y = deform_by_grid(v, offset, w, self.conv.stride[0]) if torch.jit.is_tracing() else self.conv(v, offset)
         return self.act(self.bn(y.to(x.dtype)))
 
-# %% ../nbs/07e_layers.ipynb #c031
+# %% ../nbs/07e_layers.ipynb #c029
+torch.serialization.add_safe_globals([DeformConv2d])  # a checkpoint may hold one
+
+# %% ../nbs/07e_layers.ipynb #c032
 def to_graph(
     rows:list[list]  # from, times, block, arguments; negative numbers count back
 ) -> dict:  # name of a row -> the same with a list of names in the first place
     "Rows by name: their numbers, and -1 for the image."
     return {i: [[j if j >= 0 or i == 0 else i+j for j in ([r[0]] if isinstance(r[0], int) else r[0])], *deepcopy(r[1:])] for i, r in enumerate(rows)}
 
-# %% ../nbs/07e_layers.ipynb #c032
+# %% ../nbs/07e_layers.ipynb #c033
 def to_rows(
     graph:dict  # of `to_graph`, changed
 ) -> tuple[list[list], dict]:  # rows; name -> number
@@ -185,7 +188,7 @@ def to_rows(
         return -1 if sources[0] == -1 or at[sources[0]] == i-1 else at[sources[0]]
     return [[source(i, s, block), n, block, args] for i, (s, n, block, args) in enumerate(graph.values())], at
 
-# %% ../nbs/07e_layers.ipynb #c033
+# %% ../nbs/07e_layers.ipynb #c034
 def put_after(
     graph:dict,
     name:object, # the row before
@@ -194,7 +197,7 @@ def put_after(
     "A graph with rows more."
     return {k: v for name_, row in graph.items() for k, v in [(name_, row), *(new.items() if name_ == name else ())]}
 
-# %% ../nbs/07e_layers.ipynb #c036
+# %% ../nbs/07e_layers.ipynb #c037
 def levels_up(
     graph:dict  # of an ultralytics detector
 ) -> list[tuple]:  # of each level but the finest: the stride-2 row, the concatenation, the block, what the level was on the way down
@@ -209,7 +212,7 @@ def levels_up(
         found.append((step, joint, level, lateral))
     return found
 
-# %% ../nbs/07e_layers.ipynb #c037
+# %% ../nbs/07e_layers.ipynb #c038
 def change_neck(
     graph:dict, # of an ultralytics detector
     kind:str  # fpn or bifpn
@@ -225,7 +228,7 @@ def change_neck(
         graph[joint][0].append(graph[below][0][-1])
     return graph
 
-# %% ../nbs/07e_layers.ipynb #c040
+# %% ../nbs/07e_layers.ipynb #c041
 def add_level(
     graph:dict  # of an ultralytics detector
 ) -> dict:
@@ -245,18 +248,18 @@ def add_level(
             'p2': [['joint'], times, block, [width, *args[1:]]], 'step': [['p2'], 1, 'Conv', [width, 3, 2]],
             'again': [['step', start], 1, 'Concat', [1]], 'p3': [['again'], times, block, list(args)]}
     for name, row in graph.items():
-        if name != 'narrow' and list(graph).index(name) > list(graph).index(a): row[0] = ['p3' if j == a else j for j in row[0]]
+        if list(graph).index(name) > list(graph).index(a): row[0] = ['p3' if j == a else j for j in row[0]]
     graph[head][0] = ['p2', *graph[head][0]]
     return put_after(graph, a, new)
 
-# %% ../nbs/07e_layers.ipynb #c042
+# %% ../nbs/07e_layers.ipynb #c043
 CHOICES = dict(activation=['relu', 'leaky', 'silu', 'mish'], norm=['bn', 'cmbn'], spp=['none', 'spp', 'sppf'], attention=['none', 'sam', 'modified'],
                neck=['pan', 'fpn', 'bifpn'], blocks=['csp', 'plain'])
 OWN = dict(norm='bn', spp='sppf', attention='none', neck='pan', blocks='csp')  # what detectors have: no change
 SPEC = dict(relu='nn.ReLU()', leaky='nn.LeakyReLU(0.1)', silu='nn.SiLU()', mish='nn.Mish()')  # as ultralytics' descriptions name them
 SWITCHES = {}  # what `using` has switched on
 
-# %% ../nbs/07e_layers.ipynb #c043
+# %% ../nbs/07e_layers.ipynb #c044
 def change_spp(
     graph:dict, # of an ultralytics detector
     kind:str  # none or spp
@@ -270,7 +273,7 @@ def change_spp(
         row[2:] = ['nn.Identity', []] if kind == 'none' else ['SPP', [row[3][0], [5, 9, 13]]]
     return graph
 
-# %% ../nbs/07e_layers.ipynb #c044
+# %% ../nbs/07e_layers.ipynb #c045
 def change_activation(
     description:dict, # of `read_description` or ultralytics
     name:str  # a key of `SPEC`
@@ -280,7 +283,7 @@ def change_activation(
     swap = lambda args: [name if isinstance(v, str) and v in ACTIVATIONS and v != 'linear' else v for v in args]
     return description | dict(activation=name, layers=[[*row[:3], swap(row[3])] for row in description['layers']])
 
-# %% ../nbs/07e_layers.ipynb #c045
+# %% ../nbs/07e_layers.ipynb #c046
 def change_description(
     base:dict, # of `read_description` or ultralytics
     switches:dict  # of `using`
@@ -303,7 +306,7 @@ def change_description(
     parts = dict(layers=rows) if own else dict(backbone=rows[:len(base['backbone'])], head=rows[len(base['backbone']):])
     return new | parts, at
 
-# %% ../nbs/07e_layers.ipynb #c048
+# %% ../nbs/07e_layers.ipynb #c049
 def put(
     parent:nn.Module, # of the layer
     name:str, # of the layer in it
@@ -316,7 +319,7 @@ def put(
     if hasattr(old, 'i'): new.np, new.type = sum(p.numel() for p in new.parameters()), type(new).__name__
     parent._modules[name] = new
 
-# %% ../nbs/07e_layers.ipynb #c049
+# %% ../nbs/07e_layers.ipynb #c050
 def last_conv(
     layer:nn.Module
 ) -> tuple[nn.Module, str]|None:  # its parent, and its name there
@@ -325,7 +328,7 @@ def last_conv(
              if isinstance(m, Conv) and m.conv.kernel_size == (3, 3) and m.conv.stride == (1, 1) and m.conv.groups == 1]
     return found[-1] if found else None
 
-# %% ../nbs/07e_layers.ipynb #c050
+# %% ../nbs/07e_layers.ipynb #c051
 def put_layers(
     model:DetectionModel, # built from a changed description
     switches:dict, # of `using`
@@ -352,20 +355,21 @@ def put_layers(
             m.__class__ = CrossBatchNorm
             m.begin()
 
-# %% ../nbs/07e_layers.ipynb #c051
+# %% ../nbs/07e_layers.ipynb #c052
 @torch.no_grad()
 def level_widths(
     model:DetectionModel
 ) -> list[int]:  # channels
     "How many channels each level has that the head reads."
-    seen, before = [], model.training
-    hook = model.model[-1].register_forward_pre_hook(lambda m, args: seen.extend(v.shape[1] for v in args[0]))
-    model.train()(torch.zeros(2, model.yaml.get('channels', 3), 64, 64))
+    seen, head = [], model.eval().model[-1]
+    head.training = True  # maps are enough
+    hook = head.register_forward_pre_hook(lambda m, args: seen.extend(v.shape[1] for v in args[0]))
+    model(torch.zeros(1, model.yaml.get('channels', 3), 64, 64))
     hook.remove()
-    model.train(before)
-    return seen[:len(model.model[-1].f)]
+    model.train()
+    return seen
 
-# %% ../nbs/07e_layers.ipynb #c053
+# %% ../nbs/07e_layers.ipynb #c054
 def check_switches(
     base:dict, # of `read_description` or ultralytics
     switches:dict, # of `using`
@@ -385,7 +389,7 @@ def check_switches(
     if switches.get('norm') == 'cmbn' and batches < 2:
         raise InputError('norm=cmbn pools the batches of one step, and here a step is one batch: add accumulate=4, or lower the batch.')
 
-# %% ../nbs/07e_layers.ipynb #c055
+# %% ../nbs/07e_layers.ipynb #c056
 def build_changed(
     base:dict, # of `read_description` or ultralytics
     switches:dict, # of `using`
@@ -401,7 +405,7 @@ def build_changed(
     model.yaml |= dict(base=base, switches=dict(switches), places={str(k): v for k, v in at.items()})
     return model
 
-# %% ../nbs/07e_layers.ipynb #c059
+# %% ../nbs/07e_layers.ipynb #c060
 def in_new_places(
     weights:DetectionModel, # trained
     model:DetectionModel  # changed, of the same base
@@ -420,7 +424,7 @@ def in_new_places(
     moved.model = nn.Sequential(*layers)
     return moved
 
-# %% ../nbs/07e_layers.ipynb #c060
+# %% ../nbs/07e_layers.ipynb #c061
 def carry_over(
     weights:DetectionModel, # trained
     model:DetectionModel  # changed, of the same base
@@ -433,7 +437,7 @@ def carry_over(
         if isinstance(m, CrossBatchNorm): m.begin()
     return fits, len(model.state_dict())
 
-# %% ../nbs/07e_layers.ipynb #c063
+# %% ../nbs/07e_layers.ipynb #c064
 def follow_training(
     trainer:'DetectionTrainer', # before its start
     model:DetectionModel  # changed
@@ -447,7 +451,7 @@ def follow_training(
     if drops: trainer.add_callback('on_train_epoch_start', begin_epoch)
     if norms: trainer.add_callback('on_train_start', lambda t: t.optimizer.register_step_post_hook(begin_step))
 
-# %% ../nbs/07e_layers.ipynb #c064
+# %% ../nbs/07e_layers.ipynb #c065
 def changed_model(
     trainer:'DetectionTrainer', # with its data read
     cfg:dict, # what the model to train was built from
@@ -468,7 +472,7 @@ def changed_model(
     follow_training(trainer, model)
     return model
 
-# %% ../nbs/07e_layers.ipynb #c065
+# %% ../nbs/07e_layers.ipynb #c066
 @contextmanager
 def using(
     activation:str='', # relu, leaky, silu or mish
