@@ -325,6 +325,12 @@ def test_refused_as_typed(changes, says):
     with pytest.raises(InputError, match=says): lay_recipes({}, changes=changes)
 
 
+def test_the_guide_replaces_what_earlier_layers_say():
+    args, layers = lay_recipes(dict(fliplr=.1, degrees=5, mosaic=.5), 'guide')
+    assert args == dict(augment='guide', mosaic=0.) and layers[~layers.holds].name.tolist() == ['fliplr', 'degrees', 'mosaic']
+    with pytest.raises(InputError, match='in place of fliplr'): lay_recipes({}, 'guide', changes='fliplr=.1')
+
+
 def test_old_copy_paste_is_dropped(tmp_path):
     (tmp_path/'old.yaml').write_text('obj: .7\ncopy_paste: .1\nmixup: .1\n')
     args, report = read_hyp(tmp_path/'old.yaml')
