@@ -244,3 +244,23 @@ def test_box_sizes_are_those_that_the_detector_sees(tmp_path):
     for i, line in enumerate(['0 .5 .5 .5 .5\n\n', '1 .5 .5 .1 .2\n', '0 .5 .5 1 1']): (tmp_path/'labels'/f'{i}.txt').write_text(line)
     (tmp_path/'train.txt').write_text(''.join(f'./images/{i}.jpg\n' for i in range(3)))  # the last one is missing
     assert box_sizes(dict(train=str(tmp_path/'train.txt')), 100).tolist() == [[50, 25], [5, 20]]
+
+
+def test_a_training_from_scratch_fits_its_anchors_and_one_from_weights_keeps_them(tmp_path, capsys):
+    pytest.importorskip('livestock_nb.criteria', reason='this package has no criteria')
+    from test_train import make_dataset
+
+    from livestock_nb.train import load_model, read_data, train_model
+    def made(name:str, scale:float):
+        data = make_dataset(tmp_path/name, count=10)
+        for i in range(9): (data/'labels'/f'{i}.txt').write_text(f'{i%2} .5 .5 {scale*(.1+.08*i)} {scale*(.12+.05*(i*4%9))}\n')
+        return data
+    train = lambda data, weights: train_model(data, data/'out', weights, dict(optimizer='AdamW', lr0=.001), 64, 1, 4, 'cpu', validate=False)
+    first = train(data := made('first', 1), 'yolo-fastestv2')
+    fitted = fit_anchors(box_sizes(read_data(data), 64), 6)
+    assert load_model(first).model.model[-1].anchors.view(-1, 2).tolist() == fitted.tolist()
+    said = ''.join(capsys.readouterr())
+    assert said.count('Anchors: mean IoU with the boxes') == 1
+    second = train(made('second', .5), first)
+    assert load_model(second).model.model[-1].anchors.view(-1, 2).tolist() == fitted.tolist()
+    assert 'Anchors:' not in ''.join(capsys.readouterr())
