@@ -5,11 +5,11 @@
 
 Kill it and start it again: it goes on where it was, and a finished row is not done twice. Each row has a process of its own and a folder in --folder
 with its weights, results.csv and row.json. Small rows train for at most eight minutes on one core and have to reach mAP@.5 .5; larger ones see a
-fourth of the frames twice, and their loss has to fall. All start from random weights, with configs/recipes/cpu.yaml; what a row has of its own
-stands in `ROWS`. `map50` and `map75` are our `coco` scores of the delivered file on the 96 test frames; `valid50` is what ultralytics' validator
-said after the last epoch. `onnx` and `openvino` (f32) are the largest differences of an export's answer to four frames from PyTorch's, relative to
-the largest coordinate or score in it. `minutes` are those of the training on the clock, `computing` those of a core. The last line is one JSON
-object, with the names of the rows that fall short."""
+sixth of the frames twice, and their loss has to fall. All start from random weights, with configs/recipes/cpu.yaml; what a row has of its own
+stands in `ROWS`. `map50` and `map75` are our `coco` scores of a small row's delivered file on the 96 test frames; `valid50` is what ultralytics'
+validator said after the last epoch. `onnx` and `openvino` (f32) are the largest differences of an export's answer to four frames from PyTorch's,
+relative to the largest coordinate or score in it. `minutes` are those of the training on the clock, `computing` those of a core. The last line is
+one JSON object, with the names of the rows that fall short."""
 import argparse
 import json
 import math
@@ -31,9 +31,9 @@ from livestock_nb.train import lay_recipes, listed, load_model, read_data, train
 ROOT = Path(__file__).parents[1]
 SIDE, GOAL, SAME, LIMIT_MINUTES = 320, .5, 1e-3, 8  # px of the frames' longer side; mAP@.5; relative difference of exports; of a small row's training
 BASE = 'lr0=.002 mosaic=0 scale=.3 full=false limit=0'  # over the recipe: from scratch in few epochs; x6 and YOLOv4 are over the size limit
-SMALL = {'yolov5n': (320, 6), 'yolo-fastest-1.1': (320, 10), 'yolo-fastestv2': (320, 10), 'nanodet-m': (320, 8), 'yolox-nano': (256, 8),
+SMALL = {'yolov5n': (320, 6), 'yolo-fastest-1.1': (320, 14), 'yolo-fastestv2': (320, 30), 'nanodet-m': (320, 8), 'yolox-nano': (256, 8),
          'nanodet-plus-m': (192, 6), 'yolov5s': (224, 6), 'yolo-fastest-1.1-xl': (320, 8)}  # px, epochs
-LEARNS, FALLS = dict(share=1, goal=GOAL, changes=''), dict(imgsz=192, epochs=2, share=4, goal=0., changes='')
+LEARNS, FALLS = dict(share=1, goal=GOAL, changes=''), dict(imgsz=192, epochs=2, share=6, goal=0., changes='')
 ROWS = {name: LEARNS | dict(imgsz=imgsz, epochs=epochs) for name, (imgsz, epochs) in SMALL.items()}
 ROWS |= {name: FALLS for name in DETECTORS if name not in SMALL}
 
@@ -105,7 +105,8 @@ def do_row(name: str, row: dict, data: Path, out: Path) -> None:
     said = dict(name=name, params=round(params/1e6, 3), imgsz=row['imgsz'], epochs=row['epochs'], minutes=round(cost['clock']/60, 2),
                 computing=round(cost['computing']/60, 2), first_loss=round(total.iloc[0], 3), last_loss=round(total.iloc[-1], 3),
                 valid50=round(float(losses['metrics/mAP50(B)'].iloc[-1]), 4))
-    said |= score_row(weights, data, row['imgsz']) | compare_row(weights, split, row['imgsz'])
+    if row['goal']: said |= score_row(weights, data, row['imgsz'])
+    said |= compare_row(weights, split, row['imgsz'])
     save_json(said | dict(goal=row['goal'], pt_mb=round(weights.stat().st_size/1e6, 2), row=row), out/'row.json')
 
 
@@ -116,7 +117,7 @@ def shortfalls(rows: list[dict]) -> list[str]:
         if 'failed' in r: out.append(f'{r["name"]}: {r["failed"]}')
         else:
             if not r['last_loss'] < r['first_loss']: out.append(f'{r["name"]}: its loss did not fall')
-            if r['map50'] < r['goal']: out.append(f'{r["name"]}: mAP@.5 {r["map50"]} is below {r["goal"]}')
+            if r['goal'] and r['map50'] < r['goal']: out.append(f'{r["name"]}: mAP@.5 {r["map50"]} is below {r["goal"]}')
             if r['goal'] and r['computing'] > LIMIT_MINUTES: out.append(f'{r["name"]}: trained for {r["computing"]} minutes')
             out += [f'{r["name"]}: {b} differs by {r[b]:g}' for b in ('onnx', 'openvino') if not r[b] < SAME]
     return out
