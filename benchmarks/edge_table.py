@@ -1,22 +1,24 @@
 """Every artefact of a detector in one table: bytes, score with interval, and time from frame to boxes, interleaved, with 1 and 2 threads.
 
     python benchmarks/edge_table.py [--run DIR] [--small 256] [--prune .4] [--epochs 20]     minutes, most of them training pruned weights
-    python benchmarks/edge_table.py --quick [--run DIR]                                      under a minute: no training, no score
+    python benchmarks/edge_table.py --quick [--run DIR]                                      no training, no score: minutes the first time
+    python benchmarks/edge_table.py --quick --make [--run DIR]                               only makes what is to be timed, on a busy machine
 
 The run (default: runs/demo) gives the detector, its train images for int8, and test images with an answer; what is made goes into DIR/edge and
-is not made twice, but everything is timed anew. Without a run, --quick takes untrained weights and made-up frames. Each artefact is opened from its
+--folder, and is not made twice, but everything is timed anew, in less than two minutes. Without a run, --quick takes untrained weights and made-up
+frames. Each artefact is opened from its
 files in a fresh process; in the one that times, all take turns, in a shuffled order each round, and the median over rounds and frames
 counts: from a frame in memory to boxes at a confidence of .25 (frame), the same from a JPEG's bytes, decoded at down to twice the input (jpeg), and
 the network alone. `smaller` and `faster` compare with the fp32 ONNX of the whole detector at the size that it was trained for; `best` is
 the fastest among the artefacts that are at least 3.5 times smaller and score within .02 of it.
 
-The second table is about networks alone, untrained, on square inputs: NanoDet-Plus-m (320 px) and Yolo-FastestV2 (352 px) over YOLOv5n
-(320 px), where this package has them, beside the ratios that were measured with other implementations of them. The last line is one JSON object."""
+The second table is about networks alone, untrained, with COCO's 80 classes, on square inputs: NanoDet-Plus-m (320 px) and Yolo-FastestV2 (352 px)
+over YOLOv5n (320 px), beside the ratios that were measured with other implementations of them; `off` is how far from these. They take turns, in a
+shuffled order each round; of a turn's four calls the first does not count. The last line is one JSON object."""
 import argparse
-import importlib.util
 import json
 import os
-import tempfile
+import random
 import time
 from pathlib import Path
 
@@ -25,8 +27,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from livestock_nb.artefacts import Recipe, artefact_bytes, make_artefact, open_artefact
-from livestock_nb.data import SPECIES, InputError, load_table
+from livestock_nb.artefacts import Recipe, artefact_bytes, covering_shape, make_artefact, open_artefact
+from livestock_nb.data import SPECIES, InputError, load_table, whole_file
 from livestock_nb.edge import build_edge, run_inputs
 from livestock_nb.measure import in_fresh_process, median_times, processor, time_all, who_judges
 from livestock_nb.train import load_model
@@ -38,11 +40,14 @@ EXPECTED = {'nanodet-plus-m': dict(imgsz=320, ncnn=(7.2/10.2, 4.8/6.9), onnx=(7.
 QUICK = ['onnx-fp32', 'onnx-int8', 'openvino-fp32', 'openvino-fp16', 'openvino-int8', 'ncnn-fp16', 'torchscript-fp32']
 
 
-def untrained(name:str, path:Path) -> Path:
-    "Random weights."
+def untrained(name:str, path:Path, names:list[str]|None=None) -> Path:
+    "Random weights, once: what is made of them carries their content's name."
+    if path.exists(): return path
     import torch
     torch.manual_seed(0)
-    load_model(name).save(path)
+    model = load_model(name)
+    if names: model.model.names = dict(enumerate(names))
+    with whole_file(path) as tmp: model.save(tmp)
     return path
 
 
@@ -57,22 +62,20 @@ def made_up_frames(folder:Path, count:int) -> list[Path]:
     return sorted(folder.glob('*.jpg'))
 
 
-def quick_table(run:Path, home:Path) -> pd.DataFrame:
-    "Artefacts of the whole detector: bytes and times, no scores."
+def quick_table(run:Path, home:Path, make:bool) -> pd.DataFrame:
+    "Artefacts of the whole detector: bytes and, unless they are only made, times; no scores."
     try: given = run_inputs(run)
-    except InputError:
-        given = dict(weights=untrained('yolov5n.yaml', home/'untrained.pt'), imgsz=320)
-        model = load_model(given['weights'])
-        model.model.names = dict(enumerate([*SPECIES, *map(str, range(78))]))
-        model.save(given['weights'])
-    (home/'frames').mkdir()
-    files, rows, folders = made_up_frames(home/'frames', 6), [], {}
+    except InputError: given = dict(weights=untrained('yolov5n.yaml', home/'untrained.pt', [*SPECIES, *map(str, range(78))]), imgsz=320)
+    (home/'frames').mkdir(parents=True, exist_ok=True)
+    files, rows, folders = sorted((home/'frames').glob('*.jpg')) or made_up_frames(home/'frames', 6), [], {}
+    shape = covering_shape([(1920, 1080)], given['imgsz'])
     for kind in tqdm(QUICK, desc='artefacts'):
-        try: folders[kind] = make_artefact(Recipe(Path(given['weights']), kind, given['imgsz'], (192, 320), files), home/kind)
+        try: folders[kind] = make_artefact(Recipe(Path(given['weights']), kind, given['imgsz'], shape, files), home/'artefacts'/kind)
         except InputError as e: print(f'{kind}: {e}')
         else: rows.append(dict(artefact=kind, bytes=artefact_bytes(folders[kind])))
+    if make: return pd.DataFrame(rows)
     for n in THREADS:
-        in_fresh_process('time_artefacts', folders={k: str(f) for k, f in folders.items()}, images=[str(f) for f in files], threads=n, rounds=2,
+        in_fresh_process('time_artefacts', folders={k: str(f) for k, f in folders.items()}, images=[str(f) for f in files], threads=n, rounds=5,
                          out=str(home/f'{n}.parquet'))
     times = pd.concat([load_table(home/f'{n}.parquet') for n in THREADS])
     return pd.DataFrame(rows).merge(median_times(times).reset_index(), on='artefact')
@@ -96,48 +99,64 @@ def compared(table:pd.DataFrame) -> pd.DataFrame:
     return df.assign(change=df.challenge - base.challenge) if 'challenge' in df else df
 
 
-def networks(home:Path) -> tuple[pd.DataFrame|None, dict]:
-    "Times of networks alone, and their ratios to YOLOv5n's; skipped, with a line, where this package has none of them."
-    nets, rows, folders = {'yolov5n.yaml': dict(imgsz=320)} | EXPECTED, [], {}
-    if not importlib.util.find_spec('livestock_nb.detectors'):
-        return print('livestock_nb.detectors is not there: NanoDet-Plus-m and Yolo-FastestV2 are skipped.'), {}
-    for name, about in tqdm(nets.items(), desc='networks'):
-        side = about['imgsz']
+def make_networks(home:Path) -> dict[tuple[str, str], tuple[Path, int]]:
+    "Untrained networks for ncnn and ONNX Runtime: (name, kind) -> folder, side of the input."
+    made = {}
+    for name, about in tqdm(({'yolov5n': dict(imgsz=320)} | EXPECTED).items(), desc='networks'):
+        side, weights = about['imgsz'], untrained(name, home/f'{name}.pt')
         for kind in ('onnx-fp32', 'ncnn-fp32'):
-            try: folders[name, kind] = make_artefact(Recipe(untrained(name, home/f'{Path(name).stem}.pt'), kind, side, (side, side), []),
-                                                     home/f'{Path(name).stem}-{kind}')
+            try: made[name, kind] = make_artefact(Recipe(weights, kind, side, (side, side), []), home/'networks'/f'{name}-{kind}'), side
             except InputError as e: print(f'{name} {kind}: {e}')
-    for n in THREADS:
-        opened = {k: (open_artefact(f, n), np.random.default_rng(0).random((1, 3, nets[k[0]]['imgsz'], nets[k[0]]['imgsz']), np.float32))
-                  for k, f in folders.items()}
-        for turn in range(40):
-            for (name, kind), (net, x) in opened.items():
+    return made
+
+
+def time_networks(made:dict, threads:int, rounds:int=15) -> list[dict]:
+    "One call of each network, ms: they take turns, and of a turn's four calls the first does not count."
+    opened = {k: (open_artefact(f, threads), np.random.default_rng(0).random((1, 3, side, side), np.float32)) for k, (f, side) in made.items()}
+    rows, order = [], list(opened)
+    for turn in range(rounds+1):
+        random.Random(turn).shuffle(order)
+        for name, kind in order:
+            net, x = opened[name, kind]
+            for call in range(4):
                 begin = time.perf_counter()
                 net(x)
-                if turn > 3: rows.append(dict(network=name, runtime=kind[:4], threads=n, ms=(time.perf_counter()-begin)*1e3))
+                if turn and call: rows.append(dict(network=name, runtime=kind[:4], threads=threads, ms=(time.perf_counter()-begin)*1e3))
+    return rows
+
+
+def network_table(rows:list[dict]) -> pd.DataFrame:
+    "Medians, their ratios to YOLOv5n's, and how far these are from those that are expected."
     ms = pd.DataFrame(rows).groupby(['runtime', 'threads', 'network']).ms.median()
-    out = [dict(network=name, runtime=r, threads=n, ms=ms[r, n, name], ratio=ms[r, n, name]/ms[r, n, 'yolov5n.yaml'], expected=about[r][n-1])
-           for name, about in EXPECTED.items() for r in ('ncnn', 'onnx') for n in THREADS if (r, n, name) in ms.index]
+    out = [dict(network=name, runtime=r, threads=n, ms=ms[r, n, name], yolov5n=ms[r, n, 'yolov5n'], ratio=ms[r, n, name]/ms[r, n, 'yolov5n'],
+                expected=about[r][n-1]) for name, about in EXPECTED.items() for r in ('ncnn', 'onnx') for n in THREADS
+           if {(r, n, name), (r, n, 'yolov5n')} <= {*ms.index}]
     df = pd.DataFrame(out)
-    return df.assign(off=df.ratio/df.expected - 1), {f'{o["network"]}_{o["runtime"]}_{o["threads"]}': round(o['ratio'], 3) for o in out}
+    return df.assign(off=df.ratio/df.expected - 1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--quick', action='store_true')
+    parser.add_argument('--make', action='store_true', help='with --quick: make, and time nothing')
     parser.add_argument('--run', type=Path, default=ROOT/'runs/demo')
+    parser.add_argument('--folder', type=Path, default=ROOT/'runs/edge_table', help='for what is made beside the run')
     parser.add_argument('--small', type=int, default=256)
     parser.add_argument('--prune', type=float, default=.4)
     parser.add_argument('--epochs', type=int, default=20)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as tmp:
-        table = compared(quick_table(args.run, Path(tmp)) if args.quick else full_table(args.run.resolve(), args))
-        nets, ratios = networks(Path(tmp))
+    home = args.folder.resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    made = make_networks(home)
+    table = quick_table(args.run, home, args.make) if args.quick else full_table(args.run.resolve(), args)
+    if args.quick and args.make: return print(json.dumps(dict(artefacts=len(table), networks=len(made))))
+    table, nets = compared(table), network_table([r for n in THREADS for r in time_networks(made, n)])
     shown = ['artefact', 'bytes', 'smaller', 'difference', 'challenge', 'challenge_low', 'challenge_high', 'change', 'network_ms',
              'frame_ms', 'jpeg_ms', 'frame_ms_2', 'jpeg_ms_2', 'faster', 'faster_jpeg', 'published']
     print(table[[c for c in shown if c in table]].to_string(index=False, float_format='{:.4g}'.format))
-    if nets is not None: print(nets.to_string(index=False, float_format='{:.3f}'.format))
-    said = dict(processor=processor(), artefacts=len(table), ratios=ratios)
+    print(nets.to_string(index=False, float_format='{:.3f}'.format))
+    ratios = {f'{o.network}_{o.runtime}_{o.threads}': round(o.ratio, 3) for o in nets.itertuples()}
+    said = dict(processor=processor(), artefacts=len(table), ratios=ratios, furthest=round(float(nets.off.abs().max()), 3))
     good = table[(table.smaller >= 3.5) & (table.change >= -.02)] if 'change' in table else table[:0]
     if len(good):
         best = good.sort_values('faster').iloc[-1]

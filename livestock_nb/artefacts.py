@@ -7,7 +7,7 @@ __all__ = ['PLACES', 'KINDS', 'NEEDS', 'MAKERS', 'RUNNERS', 'Recipe', 'covering_
            'calibration_batches', 'after_convolutions', 'quiet_libraries', 'make_onnx', 'read_stride', 'make_openvino',
            'export_files', 'no_chatter', 'make_ncnn', 'make_torchscript', 'make_coreml', 'make_engine', 'recipe_id',
            'about_artefact', 'make_artefact', 'network_facts', 'artefact_bytes', 'run_onnx', 'run_openvino', 'run_ncnn',
-           'run_torchscript', 'open_artefact', 'largest_difference']
+           'run_torchscript', 'open_artefact', 'pair_up', 'largest_difference']
 
 # %% ../nbs/13a_export.ipynb #c003
 import importlib.util
@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -153,7 +154,7 @@ def make_openvino(
     model = ov.Core().read_model(export_once(recipe.weights, 'onnx')/'network.onnx')
     if precision == 'int8':
         nncf, batches = need('nncf', 'nncf'), calibration_batches(recipe.calibration, recipe.imgsz, read_stride(recipe.weights))
-        with quiet_libraries():
+        with quiet_libraries(), patch('rich.live.Live.start', lambda self, refresh=False: None):  # its bar, a widget in a notebook
             model = nncf.quantize(model, nncf.Dataset(batches), preset=nncf.QuantizationPreset.MIXED, subset_size=len(batches),
                                   ignored_scope=nncf.IgnoredScope(names=after_convolutions(model)))
     ov.save_model(model, folder/'network.xml', compress_to_fp16=precision != 'fp32')
@@ -389,14 +390,28 @@ def open_artefact(
     return Network(names=about['names'], backend=runtime, stride=about['stride'], content=about['recipe'], **fields)
 
 # %% ../nbs/13a_export.ipynb #c046
+def pair_up(
+    answer:np.ndarray, # (n, values, candidates), all values on one scale
+    expected:np.ndarray  # likewise
+) -> np.ndarray:  # the answer's candidates in the expected ones' order
+    "Partners one for one, so that their largest differences add up to the least (scipy's `linear_sum_assignment`)."
+    from scipy.optimize import linear_sum_assignment
+    from scipy.spatial.distance import cdist
+    order = [linear_sum_assignment(cdist(e.T, a.T, 'chebyshev'))[1] for a, e in zip(answer, expected, strict=True)]
+    return np.stack([a[:, at] for a, at in zip(answer, order, strict=True)])
+
+# %% ../nbs/13a_export.ipynb #c047
 def largest_difference(
-    answer:np.ndarray, # (n, 4 + classes, anchors) or (n, rows, 6)
-    expected:np.ndarray  # of the same shape, PyTorch's
+    answer:np.ndarray, # (n, 4 + classes, candidates) or (n, rows, 6)
+    expected:np.ndarray, # of the same shape, PyTorch's
+    few:int=300  # with at most as many candidates their order does not matter
 ) -> float:  # relative to the largest value of boxes, or of scores; the larger of the two
     "How far an answer is from PyTorch's. Infinite where the shapes differ or a number is none."
     answer, expected = (np.asarray(v, dtype=float) for v in (answer, expected))
     if answer.shape != expected.shape or not np.isfinite(answer).all(): return float('inf')
     rows = expected.shape[2] == 6 and expected.shape[1] > 6
     if rows: answer, expected = answer.transpose(0, 2, 1), expected.transpose(0, 2, 1)
-    parts = [(answer[:, part], expected[:, part]) for part in (slice(4), slice(4, None))]
-    return max(float(np.abs(a - e).max()/max(np.abs(e).max(), 1e-9)) for a, e in parts)
+    scale = np.repeat([max(np.abs(expected[:, part]).max(), 1e-9) for part in (slice(4), slice(4, None))], [4, expected.shape[1]-4])[:, None]
+    answer, expected = answer/scale, expected/scale
+    apart = float(np.abs(answer-expected).max())
+    return apart if expected.shape[2] > few else min(apart, float(np.abs(pair_up(answer, expected)-expected).max()))

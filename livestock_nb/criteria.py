@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SWITCHES', 'CRITERIA', 'family_of', 'gold_boxes', 'decode_maps', 'tuned_rule', 'Criterion', 'head_places',
-           'assign_batch', 'smooth_positive', 'positive_box_loss', 'split_anchor_maps', 'Yolov4Loss', 'Fastestv2Loss',
-           'YoloxLoss', 'raw_targets', 'NanodetLoss', 'criterion_for', 'other_box_loss', 'other_class_loss',
-           'switch_losses', 'using', 'check_parts']
+           'assign_batch', 'smooth_positive', 'positive_box_loss', 'split_anchor_maps', 'darknet_slopes', 'Yolov4Loss',
+           'Fastestv2Loss', 'YoloxLoss', 'raw_targets', 'NanodetLoss', 'criterion_for', 'other_box_loss',
+           'other_class_loss', 'switch_losses', 'using', 'check_parts']
 
 # %% ../nbs/07d_criteria.ipynb #c003
 from collections.abc import Callable, Iterator
@@ -164,9 +164,25 @@ def split_anchor_maps(
     return torch.cat(obj, 1), torch.cat(cls, 1)
 
 # %% ../nbs/07d_criteria.ipynb #c025
+def darknet_slopes(
+    head:'nn.Module', # with anchors, of the family yolov4
+    maps:list['Tensor'], # raw, a level each
+    boxes:'Tensor'  # (images, places, 4) x1 y1 x2 y2 in px, of `decode_maps`
+) -> 'Tensor':  # the same values
+    """Boxes whose slope by the raw numbers is darknet's: 1 of a centre, eᵗ of a size, both as fractions of the image.
+    Source: `delta_yolo_box` of src/yolo_layer.c, github.com/AlexeyAB/darknet."""
+    import torch
+    n, na, stride = maps[0].shape[0], head.anchors.shape[1], float(head.stride[0])
+    raw = torch.cat([m.reshape(n, na, 5+head.nc, -1)[:, :, :4].transpose(2, 3).flatten(1, 2) for m in maps], 1)
+    frame = raw.new_tensor([maps[0].shape[3], maps[0].shape[2]])*stride
+    xy, wh = raw[..., :2]*frame, raw[..., 2:].clamp(max=8).exp()*frame
+    free = torch.cat([xy-wh/2, xy+wh/2], -1)
+    return boxes.detach() + (free-free.detach())
+
+# %% ../nbs/07d_criteria.ipynb #c026
 class Yolov4Loss(Criterion):
-    """.07·Σ CIoU + Σ BCE of objectness + Σ BCE of classes, over the positives' number; unassigned places with IoU > `ignore` are left out.
-    Source: Bochkovskiy et al. 2020 (arXiv:2004.10934), section 3.4, and `iou_normalizer`, `ignore_thresh` of its yolov4.cfg."""
+    """.07·Σ CIoU + Σ BCE of objectness + Σ BCE of classes, over the positives' number, boxes with `darknet_slopes`; unassigned places with
+    IoU > `ignore` are left out. Source: Bochkovskiy et al. 2020 (arXiv:2004.10934), section 3.4, and `iou_normalizer`, `ignore_thresh` of its cfg."""
     def losses(self, preds, gold):
         from torchvision.ops import box_iou
         places, (boxes, scores) = head_places(self.head, preds['maps']), decode_maps(self.head, preds['maps'])
@@ -176,10 +192,10 @@ class Yolov4Loss(Criterion):
             if len(g): t.ignored[i] |= box_iou(boxes[i].detach(), g).amax(1) > ignore
         n, here = t.positive.sum().clamp(min=1), t.positive | ~t.ignored
         wanted = smooth_positive(t.scores[t.positive], self.smoothing)
-        box = .07*positive_box_loss(self, places, boxes, t).sum()
+        box = .07*positive_box_loss(self, places, darknet_slopes(self.head, preds['maps'], boxes), t).sum()
         return box/n, class_loss(cls[t.positive], wanted, self.kinds['cls']).sum()/n, class_loss(obj[here], t.positive[here].float()).sum()/n
 
-# %% ../nbs/07d_criteria.ipynb #c027
+# %% ../nbs/07d_criteria.ipynb #c028
 class Fastestv2Loss(Criterion):
     """3.2·CIoU + 64·BCE of objectness + 32/nc·cross-entropy of a softmax, each the mean over a level, added up over levels; objectness of the levels
     counts 1 and .4. Source: github.com/dog-qiuqiu/Yolo-FastestV2 (no paper), after YOLOv5 (github.com/ultralytics/yolov5)."""
@@ -207,7 +223,7 @@ class Fastestv2Loss(Criterion):
             classes = classes + cross_entropy(cls[t.positive][at], t.labels[t.positive][at], label_smoothing=self.smoothing)
         return 3.2*box, 32/self.head.nc*classes, 64*objectness
 
-# %% ../nbs/07d_criteria.ipynb #c029
+# %% ../nbs/07d_criteria.ipynb #c030
 class YoloxLoss(Criterion):
     """5·(1 − IoU²) + BCE of objectness (at all places) + BCE of classes, whose wanted score is the overlap, each over the positives' number; L1 of
     the raw box in the epochs without mosaic. Source: Ge et al. 2021 (arXiv:2107.08430), section 2.1, and yolo_head.py of its repository."""
@@ -226,7 +242,7 @@ class YoloxLoss(Criterion):
     @property
     def closing(self) -> bool: return self.updates >= self.args.get('epochs', 1) - self.args.get('close_mosaic', 0)
 
-# %% ../nbs/07d_criteria.ipynb #c030
+# %% ../nbs/07d_criteria.ipynb #c031
 def raw_targets(
     places:Places,
     targets:Targets
@@ -238,7 +254,7 @@ def raw_targets(
     low, high = targets.boxes[targets.positive].split(2, 1)
     return torch.cat([((low+high)/2-corner)/stride, ((high-low)/stride).log()], 1)
 
-# %% ../nbs/07d_criteria.ipynb #c032
+# %% ../nbs/07d_criteria.ipynb #c033
 class NanodetLoss(Criterion):
     """QFL over the positives' number + 2·GIoU + .25·DFL, both weighed by the place's largest score, over the sum of weights; the guide's likewise.
     Source: Li et al. 2020 (arXiv:2006.04388), section 3.3 and its GFL head; weights of github.com/RangiLyu/nanodet (no paper)."""
@@ -269,10 +285,10 @@ class NanodetLoss(Criterion):
         qfl = class_loss(cls, smooth_positive(t.scores, self.smoothing), self.kinds['cls']).sum()/at.sum().clamp(min=1)
         return 2*(weight*positive_box_loss(self, places, boxes, t)).sum()/total, qfl, .25*(weight*dfl).sum()/total
 
-# %% ../nbs/07d_criteria.ipynb #c034
+# %% ../nbs/07d_criteria.ipynb #c035
 CRITERIA = {'yolov4': Yolov4Loss, 'fastestv2': Fastestv2Loss, 'yolox': YoloxLoss, 'nanodet': NanodetLoss, 'nanodet-plus': NanodetLoss}
 
-# %% ../nbs/07d_criteria.ipynb #c035
+# %% ../nbs/07d_criteria.ipynb #c036
 def criterion_for(
     model:'DetectionModel'  # whose last layer is a head of ours
 ) -> Criterion:
@@ -281,7 +297,7 @@ def criterion_for(
     if family not in CRITERIA: raise InputError(f'There is no criterion for detectors of the family {family!r}, but for {", ".join(CRITERIA)}.')
     return CRITERIA[family](model)
 
-# %% ../nbs/07d_criteria.ipynb #c039
+# %% ../nbs/07d_criteria.ipynb #c040
 def other_box_loss(
     bins:int, # of a side's distribution
     kind:str  # one of `BOX_LOSSES`
@@ -296,7 +312,7 @@ def other_box_loss(
             return (each*target_scores[fg_mask].sum(-1)).sum()/target_scores_sum, dfl
     return OtherBoxLoss(bins)
 
-# %% ../nbs/07d_criteria.ipynb #c040
+# %% ../nbs/07d_criteria.ipynb #c041
 def other_class_loss(
     logits:'Tensor', # (images, places, classes)
     wanted:'Tensor', # likewise
@@ -306,7 +322,7 @@ def other_class_loss(
     "In place of ultralytics' cross-entropy."
     return class_loss(logits, smooth_positive(wanted, smoothing), kind)
 
-# %% ../nbs/07d_criteria.ipynb #c041
+# %% ../nbs/07d_criteria.ipynb #c042
 def switch_losses(
     criterion:'v8DetectionLoss',
     switches:dict, # see `SWITCHES`
@@ -320,7 +336,7 @@ def switch_losses(
     if switches['cls'] or switches['smoothing']:
         criterion.bce = partial(other_class_loss, kind=switches['cls'] or 'bce', smoothing=switches['smoothing'])
 
-# %% ../nbs/07d_criteria.ipynb #c042
+# %% ../nbs/07d_criteria.ipynb #c043
 @contextmanager
 def using(
     assigner:str='', # a key of `ASSIGNERS`; '' for the head's own
@@ -347,7 +363,7 @@ def using(
         switch_losses(self, switches, one_to_one=tal_topk2 == 1)
     with patch.dict(SWITCHES, switches), patch.object(v8DetectionLoss, '__init__', begin): yield
 
-# %% ../nbs/07d_criteria.ipynb #c044
+# %% ../nbs/07d_criteria.ipynb #c045
 def check_parts(
     model:'DetectionModel'
 ) -> None:

@@ -47,13 +47,13 @@ if TYPE_CHECKING: from ultralytics.models.yolo.detect import DetectionTrainer
 # %% ../nbs/07d_detectors.ipynb #c005
 COLUMNS = ['name', 'description', 'imgsz', 'ap', 'ap50', 'licence', 'paper']  # px; COCO AP@.5:.95 and @.5, as published
 ROWS = [
-    ('yolov5n', 'yolov5n.yaml', 640, 28.0, 45.7, 'AGPL-3.0', ''),
-    ('yolov5s', 'yolov5s.yaml', 640, 37.4, 56.8, 'AGPL-3.0', ''),
-    ('yolov5m', 'yolov5m.yaml', 640, 45.4, 64.1, 'AGPL-3.0', ''),
-    ('yolov5l', 'yolov5l.yaml', 640, 49.0, 67.3, 'AGPL-3.0', ''),
-    ('yolov5m6', 'yolov5m-p6.yaml', 1280, 51.3, 69.3, 'AGPL-3.0', ''),
-    ('yolov5x6', 'yolov5x-p6.yaml', 1280, 55.0, 72.7, 'AGPL-3.0', ''),
-    ('yolov4', 'yolov4.cfg', 416, 41.2, 62.8, 'public domain', 'arXiv:2004.10934'),
+    ('yolov5n', 'yolov5n.yaml', 640, 28.0, None, 'AGPL-3.0', ''),
+    ('yolov5s', 'yolov5s.yaml', 640, 37.4, None, 'AGPL-3.0', ''),
+    ('yolov5m', 'yolov5m.yaml', 640, 45.4, None, 'AGPL-3.0', ''),
+    ('yolov5l', 'yolov5l.yaml', 640, 49.0, None, 'AGPL-3.0', ''),
+    ('yolov5m6', 'yolov5m-p6.yaml', 1280, 51.3, None, 'AGPL-3.0', ''),
+    ('yolov5x6', 'yolov5x-p6.yaml', 1280, 55.0, None, 'AGPL-3.0', ''),
+    ('yolov4', 'yolov4.cfg', 416, 41.2, None, 'public domain', 'arXiv:2004.10934'),
     ('yolov4-tiny', 'yolov4-tiny.cfg', 416, 21.7, 40.2, 'public domain', 'arXiv:2011.08036'),
     ('yolo-fastest-1.1', 'yolo-fastest-1.1.cfg', 320, None, 24.4, 'public domain', ''),
     ('yolo-fastest-1.1-xl', 'yolo-fastest-1.1-xl.cfg', 320, None, 34.3, 'public domain', ''),
@@ -61,11 +61,11 @@ ROWS = [
     ('yolox-nano', 'yolox-nano.yaml', 416, 25.8, None, 'Apache-2.0', 'arXiv:2107.08430'),
     ('yolox-tiny', 'yolox-tiny.yaml', 416, 32.8, None, 'Apache-2.0', 'arXiv:2107.08430'),
     ('nanodet-m', 'nanodet-m.yaml', 320, 20.6, None, 'Apache-2.0', 'arXiv:2006.04388'),
-    ('nanodet-plus-m', 'nanodet-plus-m.yaml', 320, 27.0, 41.8, 'Apache-2.0', 'arXiv:2006.04388'),
+    ('nanodet-plus-m', 'nanodet-plus-m.yaml', 320, 27.0, None, 'Apache-2.0', 'arXiv:2006.04388'),
     ('nanodet-plus-m-1.5x', 'nanodet-plus-m-1.5x.yaml', 320, 29.9, None, 'Apache-2.0', 'arXiv:2006.04388'),
-    ('yolo11n', 'yolo11n.yaml', 640, 39.5, None, 'AGPL-3.0', ''),
+    ('yolo11n', 'yolo11n.yaml', 640, None, None, 'AGPL-3.0', ''),
     ('yolo26n', 'yolo26n.yaml', 640, 40.9, None, 'AGPL-3.0', ''),
-    ('rtdetr-l', 'rtdetr-l.yaml', 640, 53.0, 71.6, 'AGPL-3.0', 'arXiv:2304.08069'),
+    ('rtdetr-l', 'rtdetr-l.yaml', 640, 53.0, None, 'AGPL-3.0', 'arXiv:2304.08069'),
     ('faster-rcnn', 'faster-rcnn.yaml', 800, 37.0, None, 'BSD-3-Clause', 'arXiv:1506.01497')]
 DETECTORS = {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in ROWS}
 

@@ -118,6 +118,7 @@ def plot_edge(
         ax.set(xlabel=unit, ylabel=f'mAP@.75 ({definition})', xscale='log')
         ax.xaxis.set_major_formatter('{x:g}')
         ax.xaxis.set_minor_formatter(lambda x, _: f'{x:g}' if f'{x:.0e}'[0] in '235' else '')
+    axes[0].set_ylim(max(0, axes[0].get_ylim()[0]), min(1, axes[0].get_ylim()[1]))
     if len(df): sns.move_legend(axes[1], 'center left', bbox_to_anchor=(1, .5), frameon=False, fontsize=9)
     return fig
 

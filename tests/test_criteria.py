@@ -202,6 +202,27 @@ def test_yolov4_by_a_slow_sum():
     assert [p.item() for p in value(model)[1].values()] == pytest.approx([box/n, cls/n, obj/n], rel=1e-4)
 
 
+def test_slopes_of_yolov4s_boxes_are_darknets():
+    "By the box as fractions of the image, a centre's as it is, a size's times e to the raw number; GIoU, which has no part that counts as constant."
+    from torchvision.ops import generalized_box_iou
+    model = fake_model('yolov4')
+    t, boxes, maps = seen(model)
+    with using(box='giou'): (value(model)[0][0]/2).backward()
+    n, step, compared = int(t.positive.sum()), 1e-4, 0
+    for b, i in t.positive.nonzero().tolist():
+        level, a, y, x = place_rows(model.model[0])[i]
+        box, gold = torch.tensor(boxes[b][i]).double()[None]/SIDE, t.boxes[b, i][None].double()/SIDE
+        for k, move in enumerate(([1, 0, 1, 0], [0, 1, 0, 1], [-.5, 0, .5, 0], [0, -.5, 0, .5])):
+            d = step*torch.tensor(move)
+            slope = .07/n*(generalized_box_iou(box-d, gold)-generalized_box_iou(box+d, gold)).item()/2/step
+            raw = maps[level][b, a*(5+NC)+k, y, x]
+            if k > 1: slope *= math.exp(raw)
+            got = model.model[0].raw[level].grad[b, a*(5+NC)+k, y, x].item()
+            assert got == pytest.approx(slope, rel=.02, abs=2e-5)
+            compared += abs(slope) > 1e-3
+    assert compared > 20
+
+
 def test_yolo_fastest_ignores_sooner():
     model = fake_model('yolov4')
     before = value(model)[1]['obj_loss']

@@ -158,25 +158,28 @@ def test_weights_move_to_another_number_of_classes():
 
 
 def agree(name:str, folder, imgsz:int=128) -> None:
-    "ONNX Runtime's answer to another shape than the export's is PyTorch's, within a relative 1e-3."
+    "ONNX Runtime's and OpenVINO's (f32) answers, to another shape than the export's, are PyTorch's within a relative 1e-3."
+    from livestock_nb.artefacts import largest_difference, pair_up
     from livestock_nb.engine import open_network
     torch.manual_seed(0)
     model = build_model(name, 2).eval()
     for m in model.modules():
         if isinstance(m, torch.nn.BatchNorm2d): m.running_mean.normal_(0, .05), m.running_var.uniform_(.7, 1.3)  # so that folding it matters
     torch.save(dict(model=model, train_args=dict(task='detect')), folder/f'{name}.pt')
-    network = open_network(folder/f'{name}.pt', 'onnx', imgsz=imgsz)
     x = np.random.default_rng(0).random((1, 3, 128, 192), dtype=np.float32)
     with torch.no_grad(): want = model(torch.from_numpy(x))[0].numpy()
-    got = network(x)
-    assert got.shape == want.shape
-    scale = np.abs(want).max(2, keepdims=True)
-    assert (np.abs(got-want)/(np.abs(want) + 1e-3*scale)).max() < 1e-3
+    for backend in ('onnx', 'openvino'):
+        got = open_network(folder/f'{name}.pt', backend, imgsz, 1, precision='f32' if backend == 'openvino' else '')(x)
+        assert got.shape == want.shape and largest_difference(got, want) < 1e-4
+        scale = np.abs(want).max(2, keepdims=True)
+        a, b = got/scale, want/scale
+        if want.shape[2] <= 300: a = pair_up(a, b)  # what is found is a set
+        assert (np.abs(a-b)/(np.abs(b) + 1e-3)).max() < 1e-3, backend
 
 
-@pytest.mark.parametrize('name', [n if n == 'yolo-fastestv2' else pytest.param(n, marks=LONG) for n in [*OWN, 'faster-rcnn']])
-def test_onnx_agrees(tmp_path, monkeypatch, name):
-    for module in ('onnx', 'onnxslim', 'onnxruntime'): pytest.importorskip(module)
+@pytest.mark.parametrize('name', [n if n == 'yolo-fastestv2' else pytest.param(n, marks=LONG) for n in DETECTORS])
+def test_exports_agree(tmp_path, monkeypatch, name):
+    for module in ('onnx', 'onnxslim', 'onnxruntime', 'openvino'): pytest.importorskip(module)
     monkeypatch.setattr('livestock_nb.train.cache_folder', lambda: tmp_path/'cache')
     agree(name, tmp_path)
 
@@ -244,3 +247,23 @@ def test_box_sizes_are_those_that_the_detector_sees(tmp_path):
     for i, line in enumerate(['0 .5 .5 .5 .5\n\n', '1 .5 .5 .1 .2\n', '0 .5 .5 1 1']): (tmp_path/'labels'/f'{i}.txt').write_text(line)
     (tmp_path/'train.txt').write_text(''.join(f'./images/{i}.jpg\n' for i in range(3)))  # the last one is missing
     assert box_sizes(dict(train=str(tmp_path/'train.txt')), 100).tolist() == [[50, 25], [5, 20]]
+
+
+def test_a_training_from_scratch_fits_its_anchors_and_one_from_weights_keeps_them(tmp_path, capsys):
+    pytest.importorskip('livestock_nb.criteria', reason='this package has no criteria')
+    from test_train import make_dataset
+
+    from livestock_nb.train import load_model, read_data, train_model
+    def made(name:str, scale:float):
+        data = make_dataset(tmp_path/name, count=10)
+        for i in range(9): (data/'labels'/f'{i}.txt').write_text(f'{i%2} .5 .5 {scale*(.1+.08*i)} {scale*(.12+.05*(i*4%9))}\n')
+        return data
+    train = lambda data, weights: train_model(data, data/'out', weights, dict(optimizer='AdamW', lr0=.001), 64, 1, 4, 'cpu', validate=False)
+    first = train(data := made('first', 1), 'yolo-fastestv2')
+    fitted = fit_anchors(box_sizes(read_data(data), 64), 6)
+    assert load_model(first).model.model[-1].anchors.view(-1, 2).tolist() == fitted.tolist()
+    said = ''.join(capsys.readouterr())
+    assert said.count('Anchors: mean IoU with the boxes') == 1
+    second = train(made('second', .5), first)
+    assert load_model(second).model.model[-1].anchors.view(-1, 2).tolist() == fitted.tolist()
+    assert 'Anchors:' not in ''.join(capsys.readouterr())

@@ -103,6 +103,8 @@ def test_an_input_is_filled_below_and_to_the_right_and_never_cut():
     with pytest.raises(InputError, match='4 x 5 px does not fit an artefact made for 4 x 4'): fill_up(np.ones((1, 3, 4, 5), np.float32), (4, 4))
 
 
+MIXED = np.concatenate([np.tile(np.arange(20., 200, 20), (1, 4, 1)), np.full((1, 2, 9), .5)], 1)
+MANY = np.concatenate([np.tile(np.arange(1., 302), (1, 4, 1)), np.full((1, 2, 301), .5)], 1)
 RAW = np.concatenate([np.full((1, 4, 9), 200.), np.full((1, 2, 9), .5)], 1)
 
 
@@ -112,7 +114,11 @@ RAW = np.concatenate([np.full((1, 4, 9), 200.), np.full((1, 2, 9), .5)], 1)
     (RAW + np.array([0, 0, 0, 0, 0, .1])[None, :, None], RAW, .2, 'and probabilities with probabilities'),
     (RAW.transpose(0, 2, 1) + np.array([0, 0, 0, 0, 0, .1]), RAW.transpose(0, 2, 1), .2, 'finished rows have the parts side by side'),
     (RAW[:, :, :8], RAW, np.inf, 'another shape'),
-    (RAW*np.nan, RAW, np.inf, 'no number')])
+    (RAW*np.nan, RAW, np.inf, 'no number'),
+    (MIXED[..., [3, 0, 1, 2, *range(4, 9)]], MIXED, 0, 'what is found is a set'),
+    (MIXED[..., [3, 0, 1, 2, *range(4, 9)]] + np.array([0, 0, 0, 0, .05, 0])[None, :, None], MIXED, .1, 'partners differ'),
+    (MIXED[..., [0, 0, *range(2, 9)]], MIXED, 20/180, 'a candidate is missing'),
+    (np.roll(MANY, 1, 2), MANY, 1-1/301, 'a dense answer has an order')])
 def test_largest_difference(answer, expected, difference, why): assert largest_difference(answer, expected) == pytest.approx(difference), why
 
 
