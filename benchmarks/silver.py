@@ -73,12 +73,12 @@ def arm_predictions(arm: str, home: Path, tables: tuple, tested: pd.DataFrame, n
     return load_table(path)
 
 
-def run_arms(home: Path, frames: int, seeds: int, training: dict) -> dict:
+def run_arms(home: Path, frames: int, seeds: int, training: dict, damages: tuple = ("both", "clean", "cow")) -> dict:
     "Predictions by damage, arm and seed; the reference's recipe once."
     tables, runs = farm_tables(home, frames), {}
     tested = read_back(home/"farm"/"test")[0]
-    for seed in range(seeds):
-        for name in ("both", "cow", "clean"):
+    for name in damages:
+        for seed in range(seeds):
             for arm in ["damaged", "repaired"] if name == "clean" else ARMS[:None if seed == 0 else -1]:
                 runs.setdefault(name, {}).setdefault(arm, []).append(arm_predictions(arm, home, tables, tested, name, seed, training))
     return runs
@@ -149,7 +149,7 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="stored predictions of a small run")
     parser.add_argument("--store", action="store_true", help="keep the predictions of this run for --quick")
     parser.add_argument("--out", type=Path, default=ROOT/"runs"/"bench_labels", help="where trainings are kept; shared with suspects.py")
-    numbers = dict(frames=120, seeds=3, imgsz=320, real_imgsz=384, epochs=12)
+    numbers = dict(frames=120, seeds=3, imgsz=320, epochs=12, real_imgsz=384, real_epochs=12)
     for name, value in numbers.items(): parser.add_argument(f"--{name}", type=int, default=value)
     given, begun = parser.parse_args(), time.perf_counter()
     start = REAL/"weights"/"yolov5n_coco_trunk.pt"
@@ -159,7 +159,7 @@ if __name__ == "__main__":
     else:
         home = given.out/f"farm{given.frames}"
         runs, tested = run_arms(home, given.frames, given.seeds, training), read_back(home/"farm"/"test")
-        real = real_arms(given.out/"real", given.seeds, training | dict(imgsz=given.real_imgsz)) if REAL.exists() else {}
+        real = real_arms(given.out/"real", given.seeds, training | dict(imgsz=given.real_imgsz, epochs=given.real_epochs)) if REAL.exists() else {}
         if given.store: store(runs, tested, real)
     said = figures(runs, tested[1], tested[0])
     if real and REAL.exists():

@@ -66,10 +66,11 @@ def prepare(out: Path, images: pd.DataFrame, boxes: pd.DataFrame) -> None:
     for name, table in dict(images=images, boxes=boxes, split=make_split(images, boxes)).items(): save_table(table, out/f"{name}.parquet")
 
 
-def predictions(out: Path, images: pd.DataFrame, kept: pd.DataFrame, split: pd.DataFrame, name: str, seed: int, **training) -> pd.DataFrame:
-    "Cross-fitted predictions with damaged labels; made once."
-    path = out/f"{name}{seed}.parquet"
-    if not path.exists(): save_table(crossfit(images, kept, join_folds(split, 3), out/f"{name}{seed}", seed=seed, **training)[0], path)
+def predictions(out: Path, images: pd.DataFrame, kept: pd.DataFrame, split: pd.DataFrame, name: str, seed: int, sizes: tuple = (),
+                **training) -> pd.DataFrame:
+    "Cross-fitted predictions with damaged labels, at one size or more; made once."
+    path, folds = out/("_".join(map(str, (f"{name}{seed}", *sizes))) + ".parquet"), join_folds(split, 3)
+    if not path.exists(): save_table(crossfit(images, kept, folds, out/f"{name}{seed}", sizes=sizes, seed=seed, **training)[0], path)
     return load_table(path)
 
 
@@ -191,7 +192,7 @@ def quick() -> dict:
     return figures
 
 
-def full(out: Path, frames: int, seeds: int, keep: bool, real_imgsz: int, **training) -> dict:
+def full(out: Path, frames: int, seeds: int, keep: bool, real: dict, **training) -> dict:
     "Everything trained here."
     home, runs, figures = out/f"farm{frames}", {}, {}
     images, truth, split = farm_tables(home, frames)
@@ -202,13 +203,13 @@ def full(out: Path, frames: int, seeds: int, keep: bool, real_imgsz: int, **trai
         tell(name, images, truth)
     if REAL.exists():
         images, truth, split = real_tables(out/"real")
-        training |= dict(imgsz=real_imgsz)
+        training |= real
         runs |= dict(real_cow_once=[], real_cow=[])
         for seed in range(seeds):
             kept = drop_boxes(truth, .6, ["cow"], seed)[0]
             runs["real_cow_once"].append(predictions(out/"real", images, kept, split, "cow", seed, **training))
             again = ignoring(images, kept, runs["real_cow_once"][-1])
-            runs["real_cow"].append(predictions(out/"real", images, again, split, "cow_again", seed, **training))
+            runs["real_cow"].append(predictions(out/"real", images, again, split, "cow_again", seed, (512,), **training))
         for name in ("real_cow_once", "real_cow"): tell(name, images, truth)
     if keep: store(runs, home)
     return figures
@@ -219,13 +220,13 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="stored predictions of a small run")
     parser.add_argument("--store", action="store_true", help="keep the predictions of this run for --quick")
     parser.add_argument("--out", type=Path, default=ROOT/"runs"/"bench_labels", help="where trainings are kept")
-    numbers = dict(frames=120, seeds=3, imgsz=320, real_imgsz=384, epochs=12)
+    numbers = dict(frames=120, seeds=3, imgsz=320, epochs=12, real_imgsz=384, real_epochs=12)
     for name, value in numbers.items(): parser.add_argument(f"--{name}", type=int, default=value)
     given, begun = parser.parse_args(), time.perf_counter()
     start = REAL/"weights"/"yolov5n_coco_trunk.pt"
     training = dict(imgsz=given.imgsz, epochs=given.epochs, batch=8, device="cpu", weights=str(start) if start.exists() else "yolov5n.yaml",
                     hyp=read_recipe(ROOT/"configs"/"recipes"/"cpu.yaml"))
-    figures = quick() if given.quick else full(given.out, given.frames, given.seeds, given.store, given.real_imgsz, **training)
+    figures = quick() if given.quick else full(given.out, given.frames, given.seeds, given.store, dict(imgsz=given.real_imgsz, epochs=given.real_epochs), **training)
     top, real = figures.get("cow", {}), figures.get("real_cow", {})
     named = {k: top.get(k) for k in ("precision_at_k", "auc", "cleanlab_precision_at_k", "off")}
     named |= {f"real_{k}": real.get(k) for k in ("precision_at_k", "auc", "cleanlab_precision_at_k", "off")}
