@@ -226,7 +226,8 @@ if __name__ == "__main__":
     start = REAL/"weights"/"yolov5n_coco_trunk.pt"
     training = dict(imgsz=given.imgsz, epochs=given.epochs, batch=8, device="cpu", weights=str(start) if start.exists() else "yolov5n.yaml",
                     hyp=read_recipe(ROOT/"configs"/"recipes"/"cpu.yaml"))
-    figures = quick() if given.quick else full(given.out, given.frames, given.seeds, given.store, dict(imgsz=given.real_imgsz, epochs=given.real_epochs), **training)
+    there = dict(imgsz=given.real_imgsz, epochs=given.real_epochs)
+    figures = quick() if given.quick else full(given.out, given.frames, given.seeds, given.store, there, **training)
     top, real = figures.get("cow", {}), figures.get("real_cow", {})
     named = {k: top.get(k) for k in ("precision_at_k", "auc", "cleanlab_precision_at_k", "off")}
     named |= {f"real_{k}": real.get(k) for k in ("precision_at_k", "auc", "cleanlab_precision_at_k", "off")}
