@@ -121,8 +121,9 @@ def test_each_size_and_its_mirror_image_is_a_view(tmp_path, monkeypatch):
     def predict(judged, network, size, *_, **__):
         views.append((network, size))
         return boxes.assign(confidence=.8, source='model'), pd.DataFrame(columns=['image'])
-    for name, fake in dict(write_pixels=lambda *_: pd.DataFrame(columns=['image']), train_fold=lambda k, *_, **__: f'{k}.pt', mirrored=str.upper).items():
-        monkeypatch.setattr(suspects, name, fake)
+    monkeypatch.setattr(suspects, 'write_pixels', lambda *_: pd.DataFrame(columns=['image']))
+    monkeypatch.setattr(suspects, 'train_fold', lambda k, *_, **__: f'{k}.pt')
+    monkeypatch.setattr(suspects, 'mirrored', str.upper)
     monkeypatch.setattr('livestock_nb.engine.open_network', lambda weights, imgsz, device: f'{weights} {imgsz}')
     monkeypatch.setattr('livestock_nb.infer.predict', predict)
     folds = pd.DataFrame(dict(image=['000.jpg', '001.jpg'], group=['a', 'b'], fold=[0, 1]))
