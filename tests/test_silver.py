@@ -202,6 +202,31 @@ def test_thresholds_come_from_probabilities_of_missing_boxes_alone():
     assert silver.tune_thresholds(TOLD[:0]) == {}
 
 
+HERD = box_table([box(n, x=x) for n in ('a.jpg', 'b.jpg') for x in (0, 150, 300)])
+
+
+def shifted(well):
+    "Sure boxes on the six labels: as many as `well` overlap theirs by .82, the rest by .67."
+    return HERD.assign(x1=HERD.x1 + np.where(HERD.index < well, 10, 20), x2=HERD.x2 + np.where(HERD.index < well, 10, 20), confidence=.9)
+
+
+@pytest.mark.parametrize('well, share, high', [(6, 1, {'cow': .4}), (5, .8333, {'cow': .4}), (4, .6667, {}), (0, 0, {})])
+def test_a_label_whose_boxes_are_badly_placed_receives_regions_alone(well, share, high):
+    assert silver.well_placed(shifted(well), HERD, {'cow': .4})['cow'] == pytest.approx(share, abs=1e-4)
+    assert silver.choose_silver(TOLD, shifted(well), HERD) == (high, {'cow': .2, 'pig': .9})
+
+
+@pytest.mark.parametrize('found, boxes, why', [
+    (shifted(6).assign(confidence=.3), HERD, 'below the threshold'), (shifted(6), HERD.assign(ignore=True), 'regions are no labels'),
+    (shifted(6).assign(label='pig'), HERD, 'another label'), (shifted(6)[:0], HERD, 'nothing found'), (shifted(6), HERD[:0], 'nothing labelled')])
+def test_boxes_that_lie_on_no_label_tell_nothing(found, boxes, why): assert silver.well_placed(found, boxes, {'cow': .4}) == {'cow': 0}, why
+
+
+def test_boxes_far_from_every_label_are_no_matter_of_place():
+    far = box_table([box('a.jpg', x=60, y=150, confidence=.9)])
+    assert silver.well_placed(pd.concat([shifted(6), far], ignore_index=True), HERD, {'cow': .4}) == {'cow': 1}
+
+
 def test_unsure_boxes_become_regions():
     found = box_table([box(x=250, confidence=.3), box('b.jpg', x=250, confidence=.6), box('p.jpg', x=250, confidence=.95, label='pig'),
                        box('empty.jpg', confidence=.1)])
