@@ -32,9 +32,10 @@ from livestock_nb.data import InputError, load_table, save_json, save_table, sav
 
 ROOT = Path(__file__).parents[1]
 YAML, CSV, PAGE = ROOT/"configs"/"experiments"/"techniques.yaml", ROOT/"docs"/"techniques.csv", ROOT/"docs"/"techniques.md"
-GROUPS = dict(
-    controls="Controls", losses="Losses", schedules="Schedules", augmentation="Augmentation", blocks="Blocks and regularisers",
-    imbalance="Imbalance and false positives", compression="Compression")
+GROUPS = dict(  # title, chapters that explain and show them
+    controls=("Controls", ["09_train"]), losses=("Losses", ["07b_losses", "07d_criteria"]), schedules=("Schedules", ["09c_schedule", "09_train"]),
+    augmentation=("Augmentation", ["09b_augment"]), blocks=("Blocks and regularisers", ["07e_layers", "07d_criteria"]),
+    imbalance=("Imbalance and false positives", ["09d_balance"]), compression=("Compression", ["13b_prune", "13d_compress", "13a_export"]))
 CONTROLS = ["from scratch", "learning rate × 100"]  # that have to be seen
 KEYS = {"name", "group", "what", "paper", "changes", "call", "from", "warm", "refuse", "has", "against", "weights", "without", "fits", "unmeasured"}
 
@@ -315,8 +316,8 @@ def page(rows: dict, table: pd.DataFrame) -> str:
         said = (f"Measured: {seeds}; {r.epochs:.0f} epochs of {r.frames:.0f} train images at {r.imgsz:.0f} px with YOLOv5n, judged on "
                 f"{r.judged:.0f} test images of the same made-up farm. {int(done.shown.sum())} effects are shown.")
     lines = [HEAD.format(measured=said)]
-    for group, title in GROUPS.items():
-        lines += [f"\n## {title}\n", "| technique | what it is | paper | switch | from | effect | cost |", "|---|---|---|---|---|---|---|"]
+    for group, (title, chapters) in GROUPS.items():
+        lines += [f"\n## {title}\n", f"Shown at work in {', '.join(f'[{c}](chapters/{c}.ipynb)' for c in chapters)}.\n", "| technique | what it is | paper | switch | from | effect | cost |", "|---|---|---|---|---|---|---|"]
         for r in (r for r in rows.values() if r["group"] == group):
             cells = [r["name"], r["what"], r["paper"], switch(r), r["from"], *effect(r, known.get(r["name"]))]
             lines.append("| " + " | ".join(map(cell, cells)) + " |")

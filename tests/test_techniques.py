@@ -67,6 +67,7 @@ def test_the_page_is_what_rows_and_table_make_of_it(bench, told):
     assert page == bench.page(told[1], bench.read_table()), 'python benchmarks/techniques.py --page'
     names = re.findall(r'^\| (?!technique|-)(.*?) \|', page, re.M)
     assert names == [n for g in bench.GROUPS for n, r in told[1].items() if r['group'] == g]
+    assert all((ROOT/'nbs'/f'{c}.ipynb').exists() for _, chapters in bench.GROUPS.values() for c in chapters)
     for name, r in told[1].items():
         if r['refuse']: assert bench.cell(f'refused: {r["refuse"]}') in page, name
 
