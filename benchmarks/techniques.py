@@ -317,7 +317,8 @@ def page(rows: dict, table: pd.DataFrame) -> str:
                 f"{r.judged:.0f} test images of the same made-up farm. {int(done.shown.sum())} effects are shown.")
     lines = [HEAD.format(measured=said)]
     for group, (title, chapters) in GROUPS.items():
-        lines += [f"\n## {title}\n", f"Shown at work in {', '.join(f'[{c}](chapters/{c}.ipynb)' for c in chapters)}.\n", "| technique | what it is | paper | switch | from | effect | cost |", "|---|---|---|---|---|---|---|"]
+        lines += [f"\n## {title}\n", f"Shown at work in {', '.join(f'[{c}](chapters/{c}.ipynb)' for c in chapters)}.\n"]
+        lines += ["| technique | what it is | paper | switch | from | effect | cost |", "|---|---|---|---|---|---|---|"]
         for r in (r for r in rows.values() if r["group"] == group):
             cells = [r["name"], r["what"], r["paper"], switch(r), r["from"], *effect(r, known.get(r["name"]))]
             lines.append("| " + " | ".join(map(cell, cells)) + " |")
