@@ -37,7 +37,8 @@ GROUPS = dict(  # title, chapters that explain and show them
     augmentation=("Augmentation", ["09b_augment"]), blocks=("Blocks and regularisers", ["07e_layers", "07d_criteria"]),
     imbalance=("Imbalance and false positives", ["09d_balance"]), compression=("Compression", ["13b_prune", "13d_compress", "13a_export"]))
 CONTROLS = ["from scratch", "learning rate × 100"]  # that have to be seen
-KEYS = {"name", "group", "what", "paper", "changes", "call", "from", "warm", "refuse", "has", "against", "weights", "without", "fits", "unmeasured"}
+KEYS = {"name", "group", "what", "paper", "changes", "call", "from", "warm", "refuse", "has", "against", "weights", "without", "fits", "unmeasured",
+        "epochs"}
 
 
 # ---- the rows
@@ -45,7 +46,7 @@ KEYS = {"name", "group", "what", "paper", "changes", "call", "from", "warm", "re
 def read_rows(path: Path = YAML) -> tuple[dict, dict[str, dict]]:
     "What holds for all, and the rows by name. Raises `InputError` on a row that is not understood."
     told = yaml.safe_load(path.read_text(encoding="utf-8"))
-    base = dict(paper="", changes="", call="", warm=True, refuse="", has=False, weights="", without="", fits="", unmeasured="")
+    base = dict(paper="", changes="", call="", warm=True, refuse="", has=False, weights="", without="", fits="", unmeasured="", epochs=0)
     rows = {r["name"]: base | r for r in told["rows"]}
     if len(rows) != len(told["rows"]): raise InputError(f"{path.name} has two rows of one name.")
     for name, r in rows.items():
@@ -132,8 +133,8 @@ def trained_weights(home: Path, settings: dict, row: dict, seed: int) -> Path:
     from livestock_nb.train import train_model
     start = checkpoint(home, settings) if row["warm"] and not row["weights"] else row["weights"] or settings["weights"]
     args = row_args(settings, row, str(negatives(home, settings)) if "negatives" in row["changes"] else "")
-    return train_model(home/"own"/"data", home/"work", start, args, settings["imgsz"], settings["epochs"], settings["batch"],
-                       "cpu", seed, False, f"{row['name']}, seed {seed}")
+    return train_model(home/"own"/"data", home/"work", start, args, settings["imgsz"], row["epochs"] or settings["epochs"],
+                       settings["batch"], "cpu", seed, False, f"{row['name']}, seed {seed}")
 
 
 def cut_weights(home: Path, whole: Path, share: float) -> Path:
@@ -176,7 +177,8 @@ def slug(name: str) -> str:
 def run_key(settings: dict, row: dict, rows: dict) -> str:
     "What a result depends on, but for the seed; that of the rows it builds on included."
     first = [rows[n][k] for n in (["baseline", "tuned on"] if row["call"] else []) for k in ("changes", "call")]
-    parts = [{k: row[k] for k in ("changes", "without", "call", "warm", "weights")}, {k: v for k, v in settings.items() if k != "seeds"}, first]
+    own = ("changes", "without", "call", "warm", "weights", *(["epochs"] if row["epochs"] else []))
+    parts = [{k: row[k] for k in own}, {k: v for k, v in settings.items() if k != "seeds"}, first]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -252,7 +254,7 @@ def effects(home: Path, settings: dict, rows: dict, found: dict, took: dict, fai
     order = {n: i for i, n in enumerate(rows)}
     table = pd.concat([table, pd.DataFrame(none)], ignore_index=True).sort_values("name", key=lambda s: s.map(order), ignore_index=True)
     return table.assign(failed=table.failed.fillna("") if "failed" in table else "", frames=settings["frames"], judged=len(images),
-                        epochs=settings["epochs"], imgsz=settings["imgsz"])
+                        epochs=[rows[n]["epochs"] or settings["epochs"] for n in table.name], imgsz=settings["imgsz"])
 
 
 # ---- the page
@@ -294,8 +296,9 @@ def effect(row: dict, found: dict | None) -> tuple[str, str]:
     if not trained(row): return "the baseline has it", ""
     if not found or pd.isna(found.get("value")): return f"failed: {found['failed']}" if found and found["failed"] else "not measured", ""
     cost = "" if pd.isna(found["time"]) else f"× {found['time']:.2f}"
-    if row["name"] in ("baseline", "tuned on"): return f"mAP@.75 {found['value']:.3f}, {found['seeds']:.0f} seeds", ""
+    if row["name"] == row["against"]: return f"mAP@.75 {found['value']:.3f}, {found['seeds']:.0f} seeds", ""
     seeds = f"{found['seeds']:.0f} seed{'s'*(found['seeds'] > 1)}"
+    seeds += f", {row['epochs']} epochs"*bool(row["epochs"])
     said = f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}) against {row['against']}, {seeds}"
     noise = "**shown**" if found["shown"] else "one seed: not judged" if found["seeds"] < 2 else "inside the noise"
     return f"without it (`{row['without']}`): "*bool(row["without"]) + f"{said}: {noise}", cost

@@ -123,7 +123,7 @@ def made_up(bench, monkeypatch):
 
 
 ROWS = {n: dict(name=n, group='losses', what='w', paper='p', changes='', call='', warm=True, refuse='', has=False, weights='', without='', fits='',
-                unmeasured='', against='baseline') | {'from': 'f'} for n in ('baseline', 'crash', 'good', 'bad')}
+                unmeasured='', epochs=0, against='baseline') | {'from': 'f'} for n in ('baseline', 'crash', 'good', 'bad')}
 SETTINGS = dict(imgsz=160, frames=64, test_frames=20, epochs=6, seeds=2)
 
 
