@@ -195,6 +195,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'livestock_nb.cluster.run_all_on_ray': ('cluster.html#run_all_on_ray', 'livestock_nb/cluster.py'),
                                       'livestock_nb.cluster.search_group_on_ray': ( 'cluster.html#search_group_on_ray',
                                                                                     'livestock_nb/cluster.py'),
+                                      'livestock_nb.cluster.settle': ('cluster.html#settle', 'livestock_nb/cluster.py'),
                                       'livestock_nb.cluster.stage_task': ('cluster.html#stage_task', 'livestock_nb/cluster.py'),
                                       'livestock_nb.cluster.take_trial': ('cluster.html#take_trial', 'livestock_nb/cluster.py'),
                                       'livestock_nb.cluster.tell_reports': ('cluster.html#tell_reports', 'livestock_nb/cluster.py'),
