@@ -320,7 +320,7 @@ def search_group_on_ray(
     task, desk = ray.remote(**whole_node())(trial_task), None if isinstance(study.pruner, NopPruner) else ray.remote(num_cpus=0)(Desk).remote()
     begun, waiting, running = len(study.get_trials(deepcopy=False)), unfinished(study), {}
     over = lambda: why_stop(study, space, share, sampler, patience, seed, begun, len(running))
-    with search_bar(study, space, share, name) as show:
+    with search_bar(study, share, name) as show:
         why = over()
         while running or not why:
             while not why and len(running) < alive():
