@@ -5,10 +5,10 @@
 2,000 made-up 1080p JPEGs (--quick: 200; 48 drawn frames, each under many names) are predicted into a submission at 640 px by the engine alone
 and on a Ray node with as many cores, in turns (--rounds, default: 2). What comes before the first part of 100 images is written (Ray, a node's
 imports, opening the detector) is start-up and stands apart: `overhead` is the share by which the images after it take longer. Weights:
---weights, else runs/demo/train/best.pt, else untrained ones. A trial is taken to last --trial seconds of a node (default: 600), a core an hour
-to cost --price (default: .04 USD, about what a cloud asks for a shared one). The plan names what stops more nodes from helping first: the
-driver, which writes and merges every part, or the disk that all read from at --disk MB/s (default: 500). For trials it is the driver again,
-which keeps the study: what a trial costs it is measured on 150 and 300 made-up ones and grows with their number.
+--weights, else runs/demo/train/best.pt, else untrained ones. A trial is taken to last --trial seconds of a node (default: 600; 0 leaves trials
+out), a core an hour to cost --price (default: .04 USD, about what a cloud asks for a shared one). The plan names what stops more nodes from
+helping first: the driver, which writes and merges every part, or the disk that all read from at --disk MB/s (default: 500). For trials it is the
+driver again, which keeps the study: what a trial costs it is measured on 150 and 300 made-up ones and grows with their number.
 The last line is one JSON object."""
 import argparse
 import json
@@ -28,7 +28,7 @@ from infer import draw, get_weights
 
 from livestock_nb.cluster import cluster, write_parts_on_ray
 from livestock_nb.engine import open_network
-from livestock_nb.infer import images_from, merge_parts, predict_file, write_parts
+from livestock_nb.infer import images_from, predict_file, write_parts
 from livestock_nb.samplers import read_space
 from livestock_nb.tune import search
 
@@ -45,27 +45,18 @@ def many(folder:Path, count:int, frames:int=48) -> pd.DataFrame:
 
 
 def clocked(images:pd.DataFrame, opening:dict, out:Path, ray:bool) -> dict[str, float]:
-    "Seconds until the csv is written, and those an image takes from the end of the first part to the end of the last."
+    "Seconds until the csv is written; ms an image from the end of the first part to that of the last; ms an image that the driver alone needs."
     begin, network, when = time.perf_counter(), open_network(**opening), []
 
     def write(*args, **settings) -> list[Path]:
         parts = (partial(write_parts_on_ray, openings=[opening]) if ray else write_parts)(*args, **settings)
-        when.extend(sorted(p.stat().st_mtime for p in parts))
+        when.extend([*sorted(p.stat().st_mtime for p in parts), time.perf_counter()])
+        for p in parts: out.with_suffix('.again').write_bytes(p.read_bytes())  # what the driver does with a part that comes back
         return parts
     predict_file(images, network, out, part=PART, write=write)
-    each = (when[-1] - when[0])/(len(images) - PART)
-    whole = time.perf_counter() - begin
-    return dict(ray=ray, whole=whole, image_ms=each*1e3, start=whole - each*len(images))
-
-
-def driver_seconds(images:pd.DataFrame, opening:dict, folder:Path) -> float:
-    "Seconds an image that the driver alone has to spend: writing and merging."
-    home = folder/'parts'
-    paths = write_parts_on_ray(images, [], home, PART, [opening], imgsz=640, conf=.001, iou=.68, batch=1, margin=2)
-    begin = time.perf_counter()
-    for p in paths: (home/'again').write_bytes(p.read_bytes())
-    merge_parts(paths, folder/'merged.csv')
-    return (time.perf_counter() - begin)/len(images)
+    end = time.perf_counter()
+    each = (when[-2] - when[0])/(len(images) - PART)
+    return dict(ray=ray, whole=end - begin, image_ms=each*1e3, start=end - begin - each*len(images), driver_ms=(end - when[-1])*1e3/len(images))
 
 
 @contextmanager
@@ -135,20 +126,21 @@ def main() -> None:
         images, (weights, which) = many(folder, 200 if args.quick else 2000, 16 if args.quick else 48), get_weights(args.weights, folder)
         opening, rows = dict(weights=str(weights), backend='', imgsz=640), []
         for _ in range(1 if args.quick else args.rounds):
-            for ray in (False, True): rows.append(clocked(images, opening, folder/f'{ray}.csv', ray))
+            rows.append(clocked(images, opening, folder/'False.csv', False))
+            with memory() as most: rows.append(clocked(images, opening, folder/'True.csv', True))
         same = (folder/'True.csv').read_bytes() == (folder/'False.csv').read_bytes()
         table = pd.DataFrame(rows)
         print(f'weights: {which}', table.round(2).to_string(index=False), sep='\n')
-        best = table.groupby('ray')[['image_ms', 'start']].min()
+        best = table.groupby('ray')[['image_ms', 'start', 'driver_ms']].min()
         size = sum(p.stat().st_size for p in (folder/'many').iterdir())/len(images)
-        with memory() as most: driver = driver_seconds(images[:400], opening, folder)
-        planned = plan(best.image_ms[True]/1e3, driver, size, (folder/'True.csv').stat().st_size/len(images), args)
+        planned = plan(best.image_ms[True]/1e3, best.driver_ms[True]/1e3, size, (folder/'True.csv').stat().st_size/len(images), args)
         planned |= most | dict(million_table_gb=round(images.memory_usage(deep=True).sum()/len(images)/1e3, 2))
-    with tempfile.TemporaryDirectory() as d: planned |= plan_trials(study_costs(Path(d)), args)
+    with tempfile.TemporaryDirectory() as d:
+        if args.trial: planned |= plan_trials(study_costs(Path(d)), args)
     print(json.dumps(dict(images=len(images), overhead=round(best.image_ms[True]/best.image_ms[False] - 1, 3),
                           start_seconds=round(best.start[True], 1),
                           images_per_second=round(1e3/best.image_ms[True], 1), equal_bytes=same,
-                          driver_ms_an_image=round(driver*1e3, 2)) | planned))
+                          driver_ms_an_image=round(best.driver_ms[True], 2)) | planned))
 
 
 if __name__ == '__main__': main()
