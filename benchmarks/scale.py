@@ -1,14 +1,14 @@
 """What Ray costs on one node, and what a million images and ten thousand trials would take, from what one image and one trial take here.
 
-    python benchmarks/scale.py [--quick] [--weights W] [--trial SECONDS] [--price USD]
+    python benchmarks/scale.py [--quick] [--rounds N] [--weights W] [--trial SECONDS] [--price USD]
 
-2,000 made-up 1080p JPEGs (--quick: 200; 48 drawn frames, each under many names) are predicted into a submission at 640 px by the engine alone and
-on a Ray node with as many cores, in turns. Start-up (Ray, a node's imports, opening the detector) is measured by a run on one image and stands
-apart: `overhead` is the share that the rest takes longer. Weights: --weights, else runs/demo/train/best.pt, else untrained ones. A trial is
-taken to last --trial seconds of a node (default: 600), a core an hour to cost --price (default: .04 USD, about what a cloud asks for a shared one).
-The plan names what stops more nodes from helping first: the driver, which writes and merges every part, or the disk that all read from at
---disk MB/s (default: 500). For trials it is the driver again, which keeps the study: what a trial costs it is measured on 150 and 300 made-up
-ones and grows with their number.
+2,000 made-up 1080p JPEGs (--quick: 200; 48 drawn frames, each under many names) are predicted into a submission at 640 px by the engine alone
+and on a Ray node with as many cores, in turns (--rounds, default: 2). What comes before the first part of 100 images is written (Ray, a node's
+imports, opening the detector) is start-up and stands apart: `overhead` is the share by which the images after it take longer. Weights:
+--weights, else runs/demo/train/best.pt, else untrained ones. A trial is taken to last --trial seconds of a node (default: 600; 0 leaves trials
+out), a core an hour to cost --price (default: .04 USD, about what a cloud asks for a shared one). The plan names what stops more nodes from
+helping first: the driver, which writes and merges every part, or the disk that all read from at --disk MB/s (default: 500). For trials it is the
+driver again, which keeps the study: what a trial costs it is measured on 150 and 300 made-up ones and grows with their number.
 The last line is one JSON object."""
 import argparse
 import json
@@ -28,7 +28,7 @@ from infer import draw, get_weights
 
 from livestock_nb.cluster import cluster, write_parts_on_ray
 from livestock_nb.engine import open_network
-from livestock_nb.infer import images_from, merge_parts, predict_file
+from livestock_nb.infer import images_from, predict_file, write_parts
 from livestock_nb.samplers import read_space
 from livestock_nb.tune import search
 
@@ -44,22 +44,19 @@ def many(folder:Path, count:int, frames:int=48) -> pd.DataFrame:
     return images_from(home, sizes=False)
 
 
-def clocked(images:pd.DataFrame, opening:dict, out:Path, ray:bool) -> float:
-    "Seconds until the csv is written."
-    network, write = open_network(**opening), dict(write=partial(write_parts_on_ray, openings=[opening])) if ray else {}
-    begin = time.perf_counter()
-    predict_file(images, network, out, part=PART, **write)
-    return time.perf_counter() - begin
+def clocked(images:pd.DataFrame, opening:dict, out:Path, ray:bool) -> dict[str, float]:
+    "Seconds until the csv is written; ms an image from the end of the first part to that of the last; ms an image that the driver alone needs."
+    begin, network, when = time.perf_counter(), open_network(**opening), []
 
-
-def driver_seconds(images:pd.DataFrame, opening:dict, folder:Path) -> float:
-    "Seconds an image that the driver alone has to spend: writing and merging."
-    home = folder/'parts'
-    paths = write_parts_on_ray(images, [], home, PART, [opening], imgsz=640, conf=.001, iou=.68, batch=1, margin=2)
-    begin = time.perf_counter()
-    for p in paths: (home/'again').write_bytes(p.read_bytes())
-    merge_parts(paths, folder/'merged.csv')
-    return (time.perf_counter() - begin)/len(images)
+    def write(*args, **settings) -> list[Path]:
+        parts = (partial(write_parts_on_ray, openings=[opening]) if ray else write_parts)(*args, **settings)
+        when.extend([*sorted(p.stat().st_mtime for p in parts), time.perf_counter()])
+        for p in parts: out.with_suffix('.again').write_bytes(p.read_bytes())  # what the driver does with a part that comes back
+        return parts
+    predict_file(images, network, out, part=PART, write=write)
+    end = time.perf_counter()
+    each = (when[-2] - when[0])/(len(images) - PART)
+    return dict(ray=ray, whole=end - begin, image_ms=each*1e3, start=end - begin - each*len(images), driver_ms=(end - when[-1])*1e3/len(images))
 
 
 @contextmanager
@@ -121,28 +118,29 @@ def main() -> None:
     ap = argparse.ArgumentParser()
     ap.add_argument('--quick', action='store_true')
     ap.add_argument('--weights')
+    ap.add_argument('--rounds', type=int, default=2)
     for name, value in dict(trial=600., price=.04, disk=500.).items(): ap.add_argument(f'--{name}', type=float, default=value)
     args = ap.parse_args()
     with tempfile.TemporaryDirectory() as d, cluster('auto'):
         folder = Path(d)
         images, (weights, which) = many(folder, 200 if args.quick else 2000, 16 if args.quick else 48), get_weights(args.weights, folder)
         opening, rows = dict(weights=str(weights), backend='', imgsz=640), []
-        for _ in range(1 if args.quick else 2):
-            for ray in (False, True):
-                start = clocked(images[:1], opening, folder/'one.csv', ray)
-                rows.append(dict(ray=ray, start=start, whole=clocked(images, opening, folder/f'{ray}.csv', ray)))
+        for _ in range(1 if args.quick else args.rounds):
+            rows.append(clocked(images, opening, folder/'False.csv', False))
+            with memory() as most: rows.append(clocked(images, opening, folder/'True.csv', True))
         same = (folder/'True.csv').read_bytes() == (folder/'False.csv').read_bytes()
-        table = pd.DataFrame(rows).assign(work=lambda t: t.whole - t.start)
+        table = pd.DataFrame(rows)
         print(f'weights: {which}', table.round(2).to_string(index=False), sep='\n')
-        best = table.groupby('ray')[['work', 'start']].min()
+        best = table.groupby('ray')[['image_ms', 'start', 'driver_ms']].min()
         size = sum(p.stat().st_size for p in (folder/'many').iterdir())/len(images)
-        with memory() as most: driver = driver_seconds(images[:400], opening, folder)
-        planned = plan(best.work[True]/len(images), driver, size, (folder/'True.csv').stat().st_size/len(images), args)
+        planned = plan(best.image_ms[True]/1e3, best.driver_ms[True]/1e3, size, (folder/'True.csv').stat().st_size/len(images), args)
         planned |= most | dict(million_table_gb=round(images.memory_usage(deep=True).sum()/len(images)/1e3, 2))
-    with tempfile.TemporaryDirectory() as d: planned |= plan_trials(study_costs(Path(d)), args)
-    print(json.dumps(dict(images=len(images), overhead=round(best.work[True]/best.work[False] - 1, 3), start_seconds=round(best.start[True], 1),
-                          images_per_second=round(len(images)/best.work[True], 1), equal_bytes=same,
-                          driver_ms_an_image=round(driver*1e3, 2)) | planned))
+    with tempfile.TemporaryDirectory() as d:
+        if args.trial: planned |= plan_trials(study_costs(Path(d)), args)
+    print(json.dumps(dict(images=len(images), overhead=round(best.image_ms[True]/best.image_ms[False] - 1, 3),
+                          start_seconds=round(best.start[True], 1),
+                          images_per_second=round(1e3/best.image_ms[True], 1), equal_bytes=same,
+                          driver_ms_an_image=round(best.driver_ms[True], 2)) | planned))
 
 
 if __name__ == '__main__': main()

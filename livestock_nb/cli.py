@@ -61,7 +61,7 @@ def clean(
     args:argparse.Namespace  # run, keep_days, yes
 ) -> None:
     "Remove what old runs keep only for the next stage: frames, scaled copies, raw predictions, files that kills left half-written."
-    from livestock_nb.pipeline import clean
+    from livestock_nb.clean import clean
     table = clean(args.run, args.keep_days, args.yes)
     if table.empty: return print('There is nothing to remove.')
     print(table.assign(MB=(table.bytes/1e6).round(1)).drop(columns='bytes').to_string(index=False))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['cluster', 'alive', 'whole_node', 'ready', 'stage_task', 'result_of', 'run_all_on_ray', 'Predictor',
            'write_parts_on_ray', 'predict_on_ray', 'Trial', 'Desk', 'trial_task', 'tell_reports', 'take_trial',
-           'answer_all', 'search_group_on_ray']
+           'answer_all', 'settle', 'search_group_on_ray']
 
 # %% ../nbs/14b_cluster.ipynb #c003
 import asyncio
@@ -34,6 +34,7 @@ def cluster(
     "Inside, Ray is there; one that was there before stays. Raises `InputError` where Ray is not installed or nothing answers at the address."
     if not importlib.util.find_spec('ray'): raise InputError("Ray is not installed: pip install 'livestock_nb[ray]'.")
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+    os.environ.setdefault('RAY_BACKEND_LOG_LEVEL', 'fatal')  # what matters comes as an exception
     os.environ.setdefault('RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO', '0')  # a task without a GPU of its own leaves CUDA_VISIBLE_DEVICES alone
     import ray
     if ray.is_initialized(): return (yield)
@@ -281,6 +282,24 @@ def answer_all(
         ray.get(desk.answer.remote(number, running[number].should_prune()))
 
 # %% ../nbs/14b_cluster.ipynb #c027
+def settle(
+    study:object, # Optuna's
+    running:dict, # its trials, by Ray's reference
+    desk:object|None, # see `answer_all`
+    save:Callable[[], None], # called after every trial that has ended, and so is `show`
+    show:Callable[[], None]
+) -> bool:  # whether any has
+    "Wait for a trial to end, but with a desk no longer than .1 s; put those that have on record, and answer those that ask."
+    import ray
+    ended, _ = ray.wait(list(running), timeout=.1 if desk else None)
+    for ref in ended:
+        take_trial(study, running.pop(ref), ref)
+        save()
+        show()
+    answer_all(desk, {t.number: t for t in running.values()})
+    return bool(ended)
+
+# %% ../nbs/14b_cluster.ipynb #c028
 def search_group_on_ray(
     study:object, # from `open_study`
     evaluate:Callable, # see `trial_task`
@@ -301,7 +320,7 @@ def search_group_on_ray(
     task, desk = ray.remote(**whole_node())(trial_task), None if isinstance(study.pruner, NopPruner) else ray.remote(num_cpus=0)(Desk).remote()
     begun, waiting, running = len(study.get_trials(deepcopy=False)), unfinished(study), {}
     over = lambda: why_stop(study, space, share, sampler, patience, seed, begun, len(running))
-    with search_bar(study, space, share, name) as show:
+    with search_bar(study, share, name) as show:
         why = over()
         while running or not why:
             while not why and len(running) < alive():
@@ -309,12 +328,6 @@ def search_group_on_ray(
                 save()
                 running[task.remote(evaluate, start | plain(trial.params), trial.number, desk)] = trial
                 why = over()
-            ended, _ = ray.wait(list(running), timeout=.1 if desk else None)
-            for ref in ended:
-                take_trial(study, running.pop(ref), ref)
-                save()
-                show()
-            answer_all(desk, {t.number: t for t in running.values()})
-            if ended: why = over()
+            if settle(study, running, desk, save, show): why = over()
     tqdm.write(f'The search of {name} is over: {why}.', file=sys.stderr)
     return why

@@ -6,7 +6,7 @@
 __all__ = ['cross', 'changed', 'read_experiment', 'reads', 'needed', 'moved', 'join_plans', 'broken_input', 'run_all',
            'find_answer', 'grid_table', 'plot_grid', 'run_grid']
 
-# %% ../nbs/14a_grid.ipynb #c002
+# %% ../nbs/14a_grid.ipynb #c003
 import copy
 import itertools
 import sys
@@ -20,10 +20,11 @@ import seaborn as sns
 from tqdm import tqdm
 
 from .data import PALETTE, InputError, read_yaml, save_json, save_table, whole_file
-from .pipeline import (digest, locked, make_plan, masked, nearest, packaged, read_config, read_json, run_stage, stage_name, stage_states,
+from .pipeline import (digest, locked, make_plan, nearest, packaged, read_config, read_json, run_stage, stage_name, stage_states,
                                    versions)
+from .secrecy import masked
 
-# %% ../nbs/14a_grid.ipynb #c005
+# %% ../nbs/14a_grid.ipynb #c006
 def cross(
     axes:dict[str, list]  # NAME or STAGE.PARAM -> values
 ) -> dict[str, dict]:  # variant's name -> what it sets
@@ -33,7 +34,7 @@ def cross(
     rows = [dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values())]
     return {', '.join(f'{k}={v}' for k, v in row.items()): row for row in rows}
 
-# %% ../nbs/14a_grid.ipynb #c008
+# %% ../nbs/14a_grid.ipynb #c009
 def changed(
     cfg:dict, # of `read_config`
     sets:dict  # NAME or STAGE.PARAM -> value
@@ -47,7 +48,7 @@ def changed(
         (stages[stage].setdefault('params', {}) if stage else cfg['vars'])[param] = value
     return cfg
 
-# %% ../nbs/14a_grid.ipynb #c009
+# %% ../nbs/14a_grid.ipynb #c010
 def read_experiment(
     path:Path|str  # a yaml with config, set, and grid or variants; a plain config; or the name of one that comes with the package
 ) -> dict[str, dict]:  # variant's name -> config
@@ -62,7 +63,7 @@ def read_experiment(
     cfg = changed(read_config(own if own.exists() else told['config']), told.get('set') or {})
     return {str(name): changed(cfg, sets or {}) for name, sets in (told.get('variants') or cross(told.get('grid') or {})).items()}
 
-# %% ../nbs/14a_grid.ipynb #c012
+# %% ../nbs/14a_grid.ipynb #c013
 def reads(
     value:str|int|float|bool, # a parameter
     folder:str  # of a stage
@@ -70,7 +71,7 @@ def reads(
     "Whether a parameter is a stage's folder, or something in it."
     return isinstance(value, str) and (value == folder or value.startswith(folder + '/'))
 
-# %% ../nbs/14a_grid.ipynb #c014
+# %% ../nbs/14a_grid.ipynb #c015
 def needed(
     stages:list[dict], # of one variant, in order
     delivered:str|None  # the file it delivers; None keeps every stage
@@ -83,7 +84,7 @@ def needed(
         kept.insert(0, s)
     return kept
 
-# %% ../nbs/14a_grid.ipynb #c015
+# %% ../nbs/14a_grid.ipynb #c016
 def moved(
     value:str|int|float|bool, # a parameter
     places:dict[str, str]  # folder as planned -> folder in the grid
@@ -93,7 +94,7 @@ def moved(
         if reads(value, old): return new + value[len(old):]
     return value
 
-# %% ../nbs/14a_grid.ipynb #c016
+# %% ../nbs/14a_grid.ipynb #c017
 def join_plans(
     plans:dict[str, tuple], # variant -> stages and delivered file, from `make_plan`
     run:Path  # the grid's folder
@@ -113,7 +114,7 @@ def join_plans(
         rows.append(dict(variant=variant, delivered=delivered and moved(delivered, places), stages=names))
     return list(stages.values()), pd.DataFrame(rows)
 
-# %% ../nbs/14a_grid.ipynb #c019
+# %% ../nbs/14a_grid.ipynb #c020
 def broken_input(
     stage:dict, # with params
     failed:dict[str, str]  # folder of a failed stage -> its name
@@ -121,7 +122,7 @@ def broken_input(
     "The failed stage that this one reads from, if any."
     return next((name for folder, name in failed.items() if any(reads(v, folder) for v in stage['params'].values())), '')
 
-# %% ../nbs/14a_grid.ipynb #c020
+# %% ../nbs/14a_grid.ipynb #c021
 def run_all(
     stages:list[dict], # of `join_plans`
     run:Path  # the grid's folder, locked
@@ -140,7 +141,7 @@ def run_all(
         save_json(known, run/'.hashes.json')
     return why
 
-# %% ../nbs/14a_grid.ipynb #c022
+# %% ../nbs/14a_grid.ipynb #c023
 def find_answer(
     stages:list[dict]  # of `make_plan`
 ) -> Path|None:
@@ -149,7 +150,7 @@ def find_answer(
     found = [f if f.suffix == '.csv' else f/'answer.csv' for f in folders]
     return next((f for f in found if f.is_file()), None)
 
-# %% ../nbs/14a_grid.ipynb #c023
+# %% ../nbs/14a_grid.ipynb #c024
 def grid_table(
     variants:pd.DataFrame, # of `join_plans`
     why:dict[str, str], # of `run_all`
@@ -173,7 +174,7 @@ def grid_table(
     df = pd.DataFrame(rows)
     return df.reindex(columns=columns[:-1] + [c for c in df if c not in columns] + columns[-1:])
 
-# %% ../nbs/14a_grid.ipynb #c025
+# %% ../nbs/14a_grid.ipynb #c026
 def plot_grid(
     table:pd.DataFrame, # of `grid_table`, with at least one score
     about:str=''  # what the score is
@@ -192,7 +193,7 @@ def plot_grid(
     sns.despine(fig)
     return fig
 
-# %% ../nbs/14a_grid.ipynb #c028
+# %% ../nbs/14a_grid.ipynb #c029
 def run_grid(
     experiment:Path|str, # an experiment's or a config's yaml, or the name of one that comes with the package
     run:Path|str|None=None, # the grid's folder; runs/NAME below the current folder where not given

@@ -7,6 +7,7 @@ Parts with different seeds add up. Half of the inputs are the fed bytes as they 
 """
 import json
 import os
+import random
 import sys
 import tempfile
 import warnings
@@ -92,8 +93,10 @@ def main(kind: str, count: int = 100_000, seed: int = 1) -> None:
         if fed[0] == count:
             print(f'{kind}, seed {seed}: {count} inputs, {len(fed[1])} different, no fault', flush=True)
             os._exit(0)  # libFuzzer would call any other end a fault
+    (HOME/'seeds').mkdir()
+    for i in range(64): (HOME/'seeds'/f'{i}').write_bytes(random.Random(f'{seed} {i}').randbytes(400))  # long enough for whole files from the start
     options = [f'-seed={seed}', '-max_len=600', '-len_control=0', '-rss_limit_mb=0', '-timeout=60', '-report_slow_units=60']
-    atheris.Setup([sys.argv[0], *options], feed)
+    atheris.Setup([sys.argv[0], *options, str(HOME/'seeds')], feed)
     atheris.Fuzz()
 
 

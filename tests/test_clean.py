@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from livestock_nb.clean import clean
 from livestock_nb.cli import main
 from livestock_nb.data import InputError, save_json, save_text
-from livestock_nb.pipeline import clean, locked
+from livestock_nb.pipeline import locked
 
 KEPT = [
     'record.json', 'submission.csv', 'report.html', 'picture.png', 'notebooks/split.ipynb', 'records/split.json', 'records/train.json',

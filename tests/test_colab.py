@@ -13,7 +13,8 @@ from test_pipeline import notebook
 
 from livestock_nb.cli import main
 from livestock_nb.data import InputError, save_json, save_text
-from livestock_nb.pipeline import file_sha, mirror_stage, mirrored, restore_run, run_config, stage_zips, unpack_stage
+from livestock_nb.mirror import file_sha, mirror_stage, mirrored, restore_run, stage_zips, unpack_stage
+from livestock_nb.pipeline import run_config
 
 LOGS = """from pathlib import Path
 out = Path(out)
