@@ -68,7 +68,7 @@ def arm_predictions(arm: str, home: Path, tables: tuple, tested: pd.DataFrame, n
     best = arm_weights(home, mine, boxes, seed, training)
     path = best.with_name("found.parquet")
     if not path.exists(): save_table(predict(tested, best, training["imgsz"], .01, device=training["device"], margin=1)[0], path)
-    made = dict(regions=int(boxes.ignore.sum()), **boxes.source[~boxes.ignore].value_counts())
+    made = dict(regions=int(boxes.ignore.sum())) | boxes.source[~boxes.ignore].value_counts().to_dict()
     print(json.dumps(dict(damage=name, seed=seed, arm=arm, weights=best.parents[1].name, boxes=made)), file=sys.stderr, flush=True)
     return load_table(path)
 

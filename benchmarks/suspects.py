@@ -3,11 +3,11 @@
 `python benchmarks/suspects.py [--quick]`; the last line is one JSON object. k is the number of boxes taken out; a suspect is right if it overlaps
 one of them by .5, one to one. `auc` is of images with against images without a missing box. `off` is the largest difference, over deciles of at
 least 20 suspects pooled over seeds, between the mean probability and the share that is truly wrong; `off_by_chance` is what 95 of 100 draws of
-suspects with just these probabilities would stay below. Cleanlab ranks the same predictions by its
-"overlooked" score, at its default threshold and at the best one of ten. The full form renders a farm and trains 3 models a seed and scenario at
-320 px for 12 epochs with configs/recipes/cpu.yaml; it keeps every finished training and goes on where it was. Of the real frames, train and test
-together, only the cows are judged: the pigs' own labels have gaps, so what is found there cannot be called wrong. There the models learn twice, the
-second time without the class loss where the first ones find an animal that is likely missing; `real_cow_once` is the first time.
+suspects with just these probabilities would stay below. Cleanlab ranks the same predictions by its "overlooked" score, at its default threshold and
+at the best one of five. The full form renders a farm and trains 3 models a seed and scenario at 320 px for 12 epochs with configs/recipes/cpu.yaml;
+it keeps every finished training and goes on where it was. Of the real frames, train and test together, only the cows are judged: the pigs' own labels
+have gaps, so what is found there cannot be called wrong. There a second set of models learns without the class loss where the first one finds an
+animal that is likely missing, and what both find is fused; `real_cow_once` is the first set alone.
 --quick reads the stored predictions of a small run, which --store keeps; of the real frames only these are stored, and their labels must be at hand.
 """
 import argparse
@@ -26,7 +26,7 @@ from livestock_nb.groups import find_groups, image_hashes
 from livestock_nb.score import match_column, match_table
 from livestock_nb.silver import candidates, merge_silver, tune_thresholds
 from livestock_nb.split import make_split
-from livestock_nb.suspects import crossfit, image_scores, join_folds, label_suspects
+from livestock_nb.suspects import crossfit, fuse_views, image_scores, join_folds, label_suspects
 from livestock_nb.train import read_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -66,11 +66,10 @@ def prepare(out: Path, images: pd.DataFrame, boxes: pd.DataFrame) -> None:
     for name, table in dict(images=images, boxes=boxes, split=make_split(images, boxes)).items(): save_table(table, out/f"{name}.parquet")
 
 
-def predictions(out: Path, images: pd.DataFrame, kept: pd.DataFrame, split: pd.DataFrame, name: str, seed: int, sizes: tuple = (),
-                **training) -> pd.DataFrame:
-    "Cross-fitted predictions with damaged labels, at one size or more; made once."
-    path, folds = out/("_".join(map(str, (f"{name}{seed}", *sizes))) + ".parquet"), join_folds(split, 3)
-    if not path.exists(): save_table(crossfit(images, kept, folds, out/f"{name}{seed}", sizes=sizes, seed=seed, **training)[0], path)
+def predictions(out: Path, images: pd.DataFrame, kept: pd.DataFrame, split: pd.DataFrame, name: str, seed: int, **training) -> pd.DataFrame:
+    "Cross-fitted predictions with damaged labels; made once."
+    path = out/f"{name}{seed}.parquet"
+    if not path.exists(): save_table(crossfit(images, kept, join_folds(split, 3), out/f"{name}{seed}", seed=seed, **training)[0], path)
     return load_table(path)
 
 
@@ -107,7 +106,7 @@ def cleanlab_precision(images: pd.DataFrame, kept: pd.DataFrame, found: pd.DataF
         guesses.append(np.array([b[[*CORNERS, "confidence"]].to_numpy(float).reshape(-1, 5) for b in by] + [None], dtype=object)[:-1])
         order.append(pd.concat(by))
     at = {}
-    for least in (None, *np.arange(.05, 1, .1)):
+    for least in (None, *np.arange(.05, 1, .2)):
         given = {} if least is None else dict(high_probability_threshold=float(least))
         scores = compute_overlooked_box_scores(labels=labels, predictions=guesses, **given)
         table = pd.concat([b.assign(quality=np.asarray(s, float)) for b, s in zip(order, scores, strict=True)]).dropna(subset="quality")
@@ -207,9 +206,9 @@ def full(out: Path, frames: int, seeds: int, keep: bool, real: dict, **training)
         runs |= dict(real_cow_once=[], real_cow=[])
         for seed in range(seeds):
             kept = drop_boxes(truth, .6, ["cow"], seed)[0]
-            runs["real_cow_once"].append(predictions(out/"real", images, kept, split, "cow", seed, **training))
-            again = ignoring(images, kept, runs["real_cow_once"][-1])
-            runs["real_cow"].append(predictions(out/"real", images, again, split, "cow_again", seed, (512,), **training))
+            once = predictions(out/"real", images, kept, split, "cow", seed, **training)
+            again = predictions(out/"real", images, ignoring(images, kept, once), split, "cow_again", seed, **training)
+            for name, views in dict(real_cow_once=[once], real_cow=[once, again]).items(): runs[name].append(fuse_views(views))
         for name in ("real_cow_once", "real_cow"): tell(name, images, truth)
     if keep: store(runs, home)
     return figures

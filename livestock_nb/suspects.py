@@ -7,7 +7,7 @@ __all__ = ['KINDS', 'BLAME', 'join_folds', 'check_apart', 'train_fold', 'mirrore
            'image_scores', 'label_scores', 'plant', 'wrong_share', 'probabilities', 'tells_apart', 'finds_labels',
            'label_suspects', 'blame', 'blame_budget', 'noise_ceiling', 'plot_suspects', 'unseen_predictions']
 
-# %% ../nbs/10a_suspects.ipynb #c003
+# %% ../nbs/10a_suspects.ipynb #c002
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from .split import write_lists, write_pixels
 if TYPE_CHECKING:
     from livestock_nb.engine import Network
 
-# %% ../nbs/10a_suspects.ipynb #c007
+# %% ../nbs/10a_suspects.ipynb #c006
 def join_folds(
     split:pd.DataFrame, # image and fold, perhaps group
     folds:int=3  # how many models, at least 2
@@ -42,7 +42,7 @@ def join_folds(
     if (torn > 1).any(): raise InputError(f'Group {torn.index[torn > 1][0]} is in several folds: run the stage "split" again.')
     return rows.reset_index(drop=True)
 
-# %% ../nbs/10a_suspects.ipynb #c008
+# %% ../nbs/10a_suspects.ipynb #c007
 def check_apart(
     trained:Sequence[str], # images that a model was trained on
     judged:Sequence[str], # images that it is to predict
@@ -53,7 +53,7 @@ def check_apart(
     if seen: raise InputError(f'A model was trained on images of group {sorted(map(str, seen))[0]}, which it is to judge: {len(seen)} such groups.\n'
                               'Take folds that keep groups whole (the stage "split" makes them).')
 
-# %% ../nbs/10a_suspects.ipynb #c011
+# %% ../nbs/10a_suspects.ipynb #c010
 def train_fold(
     k:int, # the fold that is left out
     folds:pd.DataFrame, # image, group, fold
@@ -74,7 +74,7 @@ def train_fold(
     save_text(key, done)
     return best
 
-# %% ../nbs/10a_suspects.ipynb #c013
+# %% ../nbs/10a_suspects.ipynb #c012
 def mirrored(
     network:'Network'  # opened weights
 ) -> 'Network':  # answers as if it had looked at the mirror image
@@ -86,7 +86,7 @@ def mirrored(
         return raw
     return replace(network, forward=forward)
 
-# %% ../nbs/10a_suspects.ipynb #c014
+# %% ../nbs/10a_suspects.ipynb #c013
 def fuse_views(
     views:Sequence[pd.DataFrame], # `boxes` tables of the same images: several models, or several views
     iou:float=.55, # boxes of an image and label that overlap their mean by more are one
@@ -105,7 +105,7 @@ def fuse_views(
     fused = pd.concat(out) if out else rows
     return box_table(fused[fused.confidence >= conf])
 
-# %% ../nbs/10a_suspects.ipynb #c016
+# %% ../nbs/10a_suspects.ipynb #c015
 def crossfit(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame, # its labels
@@ -113,7 +113,6 @@ def crossfit(
     out:Path, # folder of the models
     flip:bool=True, # look at mirror images too
     earlier:Path|None=None, # folder of pixels that a split wrote, to be used again
-    sizes:Sequence[int]=(), # further longer sides to look at, px: animals that are small at the one are larger at the other
     **training  # of `train_model`: weights, hyp, imgsz, epochs, batch, device, seed
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # a `boxes` table of what was found in every image, with fold; problems: image, kind, detail, action
     "Predictions for each image by a model that was trained on no image of its group. Raises `InputError` where that cannot be."
@@ -124,17 +123,16 @@ def crossfit(
     write_regions(ours, boxes, out/'data'/'labels')
     folds = folds[~folds.image.isin(lost.image)]
     for k in tqdm(sorted(folds.fold.unique()), desc='Cross-fitting', unit='model'):
-        best, judged = train_fold(k, folds, boxes, out, **training), ours[ours.image.isin(folds.image[folds.fold == k])]
-        looks = [(s, open_network(best, imgsz=s, device=device)) for s in (size, *sizes)]
-        looks += [(s, mirrored(n)) for s, n in looks] if flip else []
-        views = [predict(judged, n, s, .01, device=device, margin=1) for s, n in looks]
+        network = open_network(train_fold(k, folds, boxes, out, **training), imgsz=size, device=device)
+        judged = ours[ours.image.isin(folds.image[folds.fold == k])]
+        views = [predict(judged, n, size, .01, device=device, margin=1) for n in ([network, mirrored(network)] if flip else [network])]
         parts.append((fuse_views([v for v, _ in views]).assign(fold=k), views[0][1]))
     return tuple(pd.concat(p, ignore_index=True) for p in zip(*parts, strict=True))
 
-# %% ../nbs/10a_suspects.ipynb #c018
+# %% ../nbs/10a_suspects.ipynb #c017
 KINDS = ['missing', 'misplaced', 'wrong class', 'nothing']
 
-# %% ../nbs/10a_suspects.ipynb #c019
+# %% ../nbs/10a_suspects.ipynb #c018
 def missing_boxes(
     found:pd.DataFrame, # predicted boxes, from a confidence of about .01
     boxes:pd.DataFrame, # the labels
@@ -145,7 +143,7 @@ def missing_boxes(
     near = nearest(found, boxes)
     return strongest(found[(near.iou <= iou) & (near.covered < part)], iou, part).assign(score=lambda d: d.confidence)
 
-# %% ../nbs/10a_suspects.ipynb #c020
+# %% ../nbs/10a_suspects.ipynb #c019
 def image_scores(
     suspects:pd.DataFrame, # as `missing_boxes` gives them
     images:pd.DataFrame  # an `images` table
@@ -154,7 +152,7 @@ def image_scores(
     log = np.log1p(-suspects.score.clip(0, 1 - 1e-9)**4).groupby(suspects.image).sum()
     return (1 - np.exp(log)).reindex(images.image, fill_value=0.)
 
-# %% ../nbs/10a_suspects.ipynb #c022
+# %% ../nbs/10a_suspects.ipynb #c021
 def label_scores(
     boxes:pd.DataFrame, # the labels
     found:pd.DataFrame  # predicted boxes, from a confidence of about .01
@@ -175,7 +173,7 @@ def label_scores(
         out.loc[b.index, 'nothing'] = 1 - (conf*np.sqrt(iou)).max(axis=1)
     return out
 
-# %% ../nbs/10a_suspects.ipynb #c026
+# %% ../nbs/10a_suspects.ipynb #c025
 def plant(
     kind:str, # one of `KINDS`
     boxes:pd.DataFrame, # the labels
@@ -195,7 +193,7 @@ def plant(
     bad = tool.get(kind, lambda: swap_labels(boxes, 1/parts, seed=seed))()[1]
     return bad[['label']].assign(score=label_scores(bad, found)[kind])
 
-# %% ../nbs/10a_suspects.ipynb #c027
+# %% ../nbs/10a_suspects.ipynb #c026
 def wrong_share(
     planted:np.ndarray, # scores of planted faults
     asked:np.ndarray, # scores of suspects
@@ -211,7 +209,7 @@ def wrong_share(
     at = ((above.asked + 1)/above.planted*(1 + 2*error)).idxmin()
     return float(ratio[at]), float(3*error[at])
 
-# %% ../nbs/10a_suspects.ipynb #c029
+# %% ../nbs/10a_suspects.ipynb #c028
 def probabilities(
     planted:np.ndarray, # scores of planted faults, 0 to 1
     asked:np.ndarray  # scores of suspects, 0 to 1
@@ -229,7 +227,7 @@ def probabilities(
     best = minimize(loss, [1, 1, 0, 0], method='L-BFGS-B', bounds=[(0, None), (0, None), (None, None), (-3, 3)])
     return np.exp(log_expit(theirs @ best.x[:3]))
 
-# %% ../nbs/10a_suspects.ipynb #c032
+# %% ../nbs/10a_suspects.ipynb #c031
 def tells_apart(
     planted:pd.Series, # scores of planted faults
     asked:pd.Series, # scores of the labels as they are
@@ -240,7 +238,7 @@ def tells_apart(
     if not len(planted) or not len(asked): return False
     return bool(roc_auc_score(np.r_[np.ones(len(planted)), np.zeros(len(asked))], np.r_[planted, asked]) >= least)
 
-# %% ../nbs/10a_suspects.ipynb #c033
+# %% ../nbs/10a_suspects.ipynb #c032
 def finds_labels(
     boxes:pd.DataFrame, # the labels
     found:pd.DataFrame, # predicted boxes
@@ -250,7 +248,7 @@ def finds_labels(
     top = found.sort_values(['confidence', 'image', *CORNERS], ascending=[False]+[True]*5).head(len(boxes))
     return bool(len(boxes) and (nearest(boxes, top).iou >= .5).mean() >= least)
 
-# %% ../nbs/10a_suspects.ipynb #c035
+# %% ../nbs/10a_suspects.ipynb #c034
 def label_suspects(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame, # its labels
@@ -275,10 +273,10 @@ def label_suspects(
     df = df.sort_values(['probability', 'score', 'image', *CORNERS], ascending=[False, False]+[True]*5, ignore_index=True)
     return df[(df.box < 0) | ~df.duplicated('box')].reset_index(drop=True)
 
-# %% ../nbs/10a_suspects.ipynb #c038
+# %% ../nbs/10a_suspects.ipynb #c037
 BLAME = ['model', 'label', 'unclear']
 
-# %% ../nbs/10a_suspects.ipynb #c039
+# %% ../nbs/10a_suspects.ipynb #c038
 def blame(
     gold:pd.DataFrame, # as `error_kinds` gives it: boxes with error
     found:pd.DataFrame, # as `error_kinds` gives it
@@ -300,7 +298,7 @@ def blame(
         out.append(boxes.assign(blame=said.reindex(boxes.index, fill_value='')))
     return tuple(out)
 
-# %% ../nbs/10a_suspects.ipynb #c040
+# %% ../nbs/10a_suspects.ipynb #c039
 def blame_budget(
     gold:pd.DataFrame, # as `blame` gives it
     found:pd.DataFrame, # as `blame` gives it
@@ -315,7 +313,7 @@ def blame_budget(
             rows.append(error_budget(g, f, images, iou, [error])[1:].assign(blame=who))
     return pd.concat(rows)[lambda d: ['error', 'blame', 'count', *d.columns.drop(['error', 'blame', 'count'])]].reset_index(drop=True)
 
-# %% ../nbs/10a_suspects.ipynb #c042
+# %% ../nbs/10a_suspects.ipynb #c041
 def noise_ceiling(
     boxes:pd.DataFrame, # the labels of the images judged
     suspects:pd.DataFrame, # as `label_suspects` gives them for these labels, box being the row of `boxes`
@@ -333,7 +331,7 @@ def noise_ceiling(
     df = pd.DataFrame(out)
     return pd.DataFrame(dict(ceiling=df.mean(), low=df.quantile(.025), high=df.quantile(.975))).rename_axis('label').reset_index()
 
-# %% ../nbs/10a_suspects.ipynb #c045
+# %% ../nbs/10a_suspects.ipynb #c044
 def plot_suspects(
     suspects:pd.DataFrame  # as `label_suspects` gives them
 ) -> plt.Figure:
@@ -347,7 +345,7 @@ def plot_suspects(
         ax.set(title=f'{kind}: {rows.probability.sum():.0f} expected', xlim=(0, 1), xlabel='probability of a wrong label', ylabel='suspects')
     return fig
 
-# %% ../nbs/10a_suspects.ipynb #c048
+# %% ../nbs/10a_suspects.ipynb #c047
 def unseen_predictions(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame, # its labels

@@ -116,22 +116,6 @@ def test_a_mirrored_network_gives_the_boxes_of_the_picture():
     assert out[0, :, 0].round(3).tolist() == pytest.approx([22, 20, 4, 6, .9, .1], abs=1e-3) and (seen_by[0] == batch[..., ::-1]).all()
 
 
-def test_each_size_and_its_mirror_image_is_a_view(tmp_path, monkeypatch):
-    views, boxes = [], TRUTH[TRUTH.image == '000.jpg']
-    def predict(judged, network, size, *_, **__):
-        views.append((network, size))
-        return boxes.assign(confidence=.8, source='model'), pd.DataFrame(columns=['image'])
-    monkeypatch.setattr(suspects, 'write_pixels', lambda *_: pd.DataFrame(columns=['image']))
-    monkeypatch.setattr(suspects, 'train_fold', lambda k, *_, **__: f'{k}.pt')
-    monkeypatch.setattr(suspects, 'mirrored', str.upper)
-    monkeypatch.setattr('livestock_nb.engine.open_network', lambda weights, imgsz, device: f'{weights} {imgsz}')
-    monkeypatch.setattr('livestock_nb.infer.predict', predict)
-    folds = pd.DataFrame(dict(image=['000.jpg', '001.jpg'], group=['a', 'b'], fold=[0, 1]))
-    found = suspects.crossfit(IMAGES[:2], boxes, folds, tmp_path, sizes=(96,), imgsz=64)[0]
-    assert views == [(n, s) for k in (0, 1) for n, s in ((f'{k}.pt 64', 64), (f'{k}.pt 96', 96), (f'{k}.PT 64', 64), (f'{k}.PT 96', 96))]
-    assert len(found) == 2*len(boxes) and found.confidence.between(.79, .81).all()  # all four views show the box, which is one
-
-
 def test_a_box_that_one_view_alone_shows_loses_half_its_confidence():
     one = box_table([dict(image='a', label='cow', x1=x, y1=0, x2=x+50, y2=40, confidence=.8, source='model') for x in (0, 200)])
     fused = suspects.fuse_views([one, one[:1]])
