@@ -314,9 +314,7 @@ def put(
 ) -> None:
     "Put a layer in place of another one, where ultralytics will look for it."
     old = parent._modules[name]
-    for k in ('i', 'f', 'type'):
-        if hasattr(old, k): setattr(new, k, getattr(old, k))
-    if hasattr(old, 'i'): new.np, new.type = sum(p.numel() for p in new.parameters()), type(new).__name__
+    if hasattr(old, 'i'): new.i, new.f, new.type, new.np = old.i, old.f, type(new).__name__, sum(p.numel() for p in new.parameters())
     parent._modules[name] = new
 
 # %% ../nbs/07e_layers.ipynb #c050
