@@ -332,7 +332,8 @@ def page(rows: dict, table: pd.DataFrame) -> str:
 
 def read_table(path: Path = CSV) -> pd.DataFrame:
     "The effects as last measured; empty where there are none."
-    return pd.read_csv(path).fillna(dict(failed="")) if path.exists() else pd.DataFrame(columns=["name", "seeds", "low", "high", "shown", "failed"])
+    if path.exists(): return pd.read_csv(path, converters=dict(failed=str))
+    return pd.DataFrame(columns=["name", "seeds", "low", "high", "shown", "failed"])
 
 
 def write_grid(rows: dict, path: Path, config: str = "full", stage: str = "train_full") -> None:
