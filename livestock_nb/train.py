@@ -170,17 +170,22 @@ HYP_NAMES = [
     'optimizer', 'lr0', 'lrf', 'momentum', 'weight_decay', 'warmup_epochs', 'warmup_momentum', 'warmup_bias_lr', 'cos_lr', 'patience', 'nbs',
     'freeze', 'multi_scale', 'box', 'cls', 'cls_pw', 'dfl', 'hsv_h', 'hsv_s', 'hsv_v', 'degrees', 'translate', 'scale', 'shear', 'perspective',
     'flipud', 'fliplr', 'bgr', 'mosaic', 'close_mosaic', 'mixup', 'cutmix', 'copy_paste', 'amp', 'workers', 'cache', 'rect', 'deterministic',
-    'pretrained', 'full', 'background', 'accumulate', 'channels_last', 'limit',
-    'oversample', 'negatives', 'tiles']
-SWITCHES = ['cos_lr', 'amp', 'channels_last', 'cache', 'rect', 'deterministic', 'pretrained', 'full', 'ema']  # those that take true or false
+    'pretrained', 'full', 'background', 'accumulate', 'channels_last', 'limit', 'oversample', 'negatives', 'tiles']
+SWITCHES = [  # those that take true or false
+    'cos_lr', 'amp', 'channels_last', 'cache', 'rect', 'deterministic', 'pretrained', 'full', 'deform', 'p2', 'ema']
 OURS = ['full', 'background', 'accumulate', 'limit', 'oversample', 'negatives', 'tiles']  # ultralytics does not know these
 BALANCE = ['oversample', 'negatives', 'tiles']  # of those, what `livestock_nb.balance` does to the list of images
 PARTS = dict(  # switches of other modules: the module, the argument of its `using`
     assigner='criteria.assigner', box_loss='criteria.box', cls_loss='criteria.cls', smoothing='criteria.smoothing',
+    positive_iou='criteria.positive_iou', anchors_per_box='criteria.anchors_per_box',
+    activation='layers.activation', norm='layers.norm', spp='layers.spp', attention='layers.attention', dropblock='layers.dropblock',
+    neck='layers.neck', blocks='layers.blocks', deform='layers.deform', p2='layers.p2', grid_scale='layers.grid_scale',
     augment='augment.augment', clahe='augment.clahe', blur='augment.blur', noise='augment.noise', box_paste='augment.box_paste',
     cutout='augment.cutout', erasing='augment.erasing', sat='augment.sat', schedule='schedule.schedule', ema='schedule.ema',
     background_weight='balance.background_weight')
-WORDS = ['amp', 'cache', 'assigner', 'box_loss', 'cls_loss', 'augment', 'schedule', 'negatives']  # those that take a name
+WORDS = [  # those that take a name
+    'amp', 'cache', 'assigner', 'box_loss', 'cls_loss', 'anchors_per_box', 'activation', 'norm', 'spp', 'attention', 'neck', 'blocks', 'augment',
+    'schedule', 'negatives']
 HYP_NAMES, OURS = [*HYP_NAMES, *PARTS], [*OURS, *PARTS]
 ELSEWHERE = ['data', 'weights', 'imgsz', 'epochs', 'batch', 'device', 'seed']  # parameters of the stage
 RATE = ['lr0', 'momentum', 'warmup_bias_lr']  # a rate belongs to its optimizer
@@ -549,7 +554,8 @@ class TrainingInput:
     def get_model(self, cfg=None, weights=None, verbose=False):
         from livestock_nb.detectors import own_model
         from livestock_nb.criteria import check_parts
-        model = own_model(self, cfg, weights) or super().get_model(cfg, weights, False)
+        from livestock_nb.layers import changed_model
+        model = changed_model(self, cfg, weights) or own_model(self, cfg, weights) or super().get_model(cfg, weights, False)
         check_parts(model)
         check_size(2*sum(p.numel() for p in model.parameters()), self.limit)
         return channels_last(model) if self.device.type == 'cpu' and self.args.channels_last else model
