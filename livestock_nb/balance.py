@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 def read_labels(
     image:Path|str  # path of an image of a YOLO dataset
 ) -> np.ndarray:  # (n, 5) class number, xc, yc, w, h; the last four as fractions
-    "The boxes of an image's label file, those of the species; none where there is no such file."
+    "The boxes of an image's label file, regions to ignore among them; none where there is no such file."
     from ultralytics.data.utils import img2label_paths
     path = Path(img2label_paths([str(image)])[0])
     rows = [line.split() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()] if path.exists() else []
-    found = np.array([row[:5] for row in rows], dtype=float).reshape(-1, 5)
-    return found[found[:, 0] < len(SPECIES)]  # regions to ignore are no animals
+    return np.array([row[:5] for row in rows], dtype=float).reshape(-1, 5)
 
 # %% ../nbs/09d_balance.ipynb #c007
 def stratum_of(
     labels:np.ndarray  # (n, 5) as `read_labels` gives them
 ) -> str:  # such as 'cow many', or 'empty'
-    "The stratum of an image by its boxes."
+    "The stratum of an image by its boxes. Regions to ignore are no animals."
+    labels = labels[labels[:, 0] < len(SPECIES)]
     if not len(labels): return 'empty'
     species = SPECIES[np.bincount(labels[:, 0].astype(int)).argmax()]
     return f'{species} {COUNT_BINS[int(np.searchsorted(COUNT_EDGES[species], len(labels), side="right"))]}'
@@ -117,7 +117,7 @@ def write_tiles(
     folder:Path, # gets images/ and labels/
     side:int  # of a tile, px
 ) -> list[str]:  # paths of the tiles
-    "Cut images into tiles, with a box at least, and write both. An image that is not larger than a tile, or cannot be read, gives none."
+    "Cut images into tiles, with an animal's box at least, and write both. An image that is not larger than a tile, or cannot be read, gives none."
     written = []
     for path in tqdm(paths, desc='tiles', unit='image', leave=False):
         labels = read_labels(path)
@@ -127,7 +127,7 @@ def write_tiles(
         h, w = img.shape[:2]
         for y, x in product(tile_starts(h, side), tile_starts(w, side)):
             at = (x, y, min(x+side, w), min(y+side, h))
-            if not len(rows := tile_labels(labels, (w, h), at)): continue
+            if not ((rows := tile_labels(labels, (w, h), at))[:, 0] < len(SPECIES)).any(): continue
             name = f'{Path(path).stem}_{x}_{y}'
             with whole_file(folder/'images'/f'{name}.png') as tmp: cv2.imwrite(str(tmp), img[at[1]:at[3], at[0]:at[2]])
             save_text(''.join(f'{int(c)} {xc:.6f} {yc:.6f} {bw:.6f} {bh:.6f}\n' for c, xc, yc, bw, bh in rows), folder/'labels'/f'{name}.txt')

@@ -270,6 +270,20 @@ def test_turned_against_by_hand():
     assert turn_against(model, dict(img=img), .03, scale=lambda loss: loss*float('inf'))['img'].isfinite().all()
 
 
+def test_it_raises_the_loss(tiny):
+    "One way the loss of a fresh detector rises, the other way it falls."
+    from ultralytics.cfg import get_cfg
+
+    from livestock_nb.train import load_model
+    torch.manual_seed(0)
+    model = load_model(tiny/'tiny.yaml').model.float().train()
+    model.args = get_cfg()
+    batch = dict(img=torch.rand(2, 3, 64, 64), batch_idx=torch.tensor([0, 1]), cls=torch.zeros(2, 1), bboxes=torch.full((2, 4), .5))
+    against = turn_against(model, batch, .001)
+    here, there, away = (float(model(b)[0].detach().sum()) for b in (batch, against, batch | dict(img=2*batch['img']-against['img'])))
+    assert away < here < there
+
+
 # ---- trainings
 ALL = 'augment=guide box_paste=.5 cutout=.5 erasing=.5 sat=.01'
 
@@ -293,7 +307,7 @@ def test_nothing_on_imports_nothing(tiny, monkeypatch):
     assert [m for m in modules if m in sys.modules] == ['livestock_nb.schedule']
 
 
-@pytest.mark.parametrize('changes', [ALL, 'schedule=restarts ema=.5 background_weight=2 oversample=1 tiles=48 mosaic=1'])
+@pytest.mark.parametrize('changes', [ALL, 'schedule=restarts ema=.5 background_weight=2 oversample=1 tiles=96 mosaic=1'])
 def test_killed_training_ends_the_same(changes, tiny, monkeypatch):
     real, seen = TrainingSteps.preprocess_batch, []
 
@@ -323,6 +337,13 @@ def test_refused(given, says):
     ('cutot=.5', 'cutout'), ('clahe=much', 'clahe'), ('sat=[1]', 'sat'), ('noise={a:1}', 'noise')])
 def test_refused_as_typed(changes, says):
     with pytest.raises(InputError, match=says): lay_recipes({}, changes=changes)
+
+
+def test_the_guide_replaces_what_earlier_layers_say():
+    recipe = Path(__file__).parents[1]/'configs/recipes/guide.yaml'
+    args, layers = lay_recipes(dict(fliplr=.1, degrees=5, mosaic=.5), recipe)
+    assert args == dict(augment='guide', mosaic=0.) and layers[~layers.holds].name.tolist() == ['fliplr', 'degrees', 'mosaic']
+    with pytest.raises(InputError, match='in place of fliplr'): lay_recipes({}, recipe, changes='fliplr=.1')
 
 
 def test_old_copy_paste_is_dropped(tmp_path):

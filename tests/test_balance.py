@@ -38,7 +38,9 @@ def test_stratum(species, n, stratum):
 def test_labels_of_an_image(tmp_path):
     home = make_dataset(tmp_path, count=2)
     (home/'labels/0.txt').write_text('0 .5 .5 .2 .2\n1 .1 .1 .1 .1\n2 .5 .5 .9 .9\n\n')  # the last is a region to ignore
-    assert read_labels(home/'images/0.jpg').tolist() == [[0, .5, .5, .2, .2], [1, .1, .1, .1, .1]]
+    found = read_labels(home/'images/0.jpg')
+    assert found.tolist() == [[0, .5, .5, .2, .2], [1, .1, .1, .1, .1], [2, .5, .5, .9, .9]]
+    assert stratum_of(found[1:]) == 'pig little' and stratum_of(found[2:]) == 'empty'
     assert read_labels(home/'images/1.jpg').shape == read_labels(home/'images/none.jpg').shape == (0, 5)
 
 
@@ -104,12 +106,15 @@ def test_tile_labels(box, tile, wanted):
 
 def test_tiles_show_what_their_labels_say(tmp_path):
     home = make_dataset(tmp_path/'data', count=3)  # 128 × 96, the last without a box
+    (home/'labels/2.txt').write_text('2 .5 .5 .9 .9\n')  # a region to ignore, and no animal
+    with (home/'labels/1.txt').open('a') as f: f.write('2 .5 .5 1 1\n')  # a region that goes along
     (home/'images/bad.jpg').write_text('no image')
     (home/'labels/bad.txt').write_text('0 .5 .5 .5 .5\n')
     paths = [str(home/f'images/{n}.jpg') for n in ('0', '1', '2', 'bad')]
     cut = write_tiles(paths, tmp_path/'tiles', 64)
     assert {Path(p).stem.partition('_')[0] for p in cut} == {'0', '1'} and len(cut) == len(set(cut)) > 6
     for p in cut:
+        assert read_labels(p)[:, 0].tolist() == ([0] if Path(p).name[0] == '0' else [1, 2])
         img, (_, xc, yc, w, h) = cv2.imread(p, 0), read_labels(p)[0]
         y, x = np.nonzero(img > 150)
         assert img.shape == (64, 64)
