@@ -315,7 +315,7 @@ def put(
     "Put a layer in place of another one, where ultralytics will look for it."
     old = parent._modules[name]
     for k in ('i', 'f', 'type'):
-        if hasattr(old, k): setattr(new, k, getattr(old, k))
+        if k in vars(old): setattr(new, k, vars(old)[k])  # every module has a method `type`
     if hasattr(old, 'i'): new.np, new.type = sum(p.numel() for p in new.parameters()), type(new).__name__
     parent._modules[name] = new
 
