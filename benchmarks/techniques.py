@@ -298,8 +298,8 @@ def effect(row: dict, found: dict | None) -> tuple[str, str]:
     if not trained(row): return "the baseline has it", ""
     if not found or pd.isna(found.get("value")): return f"failed: {found['failed']}" if found and found["failed"] else "not measured", ""
     cost = "" if pd.isna(found["time"]) else f"× {found['time']:.2f}"
-    if row["name"] == row["against"]: return f"mAP@.75 {found['value']:.3f}, {found['seeds']:.0f} seeds", ""
     seeds = f"{found['seeds']:.0f} seed{'s'*(found['seeds'] > 1)}"
+    if row["name"] == row["against"]: return f"mAP@.75 {found['value']:.3f}, {seeds}", ""
     seeds += f", {row['epochs']} epochs"*bool(row["epochs"])
     said = f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}) against {row['against']}, {seeds}"
     noise = "**shown**" if found["shown"] else "one seed: not judged" if found["seeds"] < 2 else "inside the noise"
@@ -318,7 +318,7 @@ def page(rows: dict, table: pd.DataFrame) -> str:
     if len(table):
         r, done = table.iloc[0], table[table.seeds > 0]
         seeds = ", ".join(f"{n} rows with {s} seed{'s'*(s > 1)}" for s, n in sorted(done.seeds.value_counts().items(), reverse=True))
-        said = (f"Measured: {seeds}; {r.epochs:.0f} epochs of {r.frames:.0f} train images at {r.imgsz:.0f} px with YOLOv5n, judged on "
+        said = (f"Measured: {seeds}; where the row does not say otherwise, {r.epochs:.0f} epochs of {r.frames:.0f} train images at {r.imgsz:.0f} px with YOLOv5n, judged on "
                 f"{r.judged:.0f} test images of the same made-up farm. {int(done.shown.sum())} effects are shown.")
     lines = [HEAD.format(measured=said)]
     for group, (title, chapters) in GROUPS.items():
