@@ -318,8 +318,8 @@ def page(rows: dict, table: pd.DataFrame) -> str:
     if len(table):
         r, done = table.iloc[0], table[table.seeds > 0]
         seeds = ", ".join(f"{n} rows with {s} seed{'s'*(s > 1)}" for s, n in sorted(done.seeds.value_counts().items(), reverse=True))
-        said = (f"Measured: {seeds}; where the row does not say otherwise, {r.epochs:.0f} epochs of {r.frames:.0f} train images at {r.imgsz:.0f} px with YOLOv5n, judged on "
-                f"{r.judged:.0f} test images of the same made-up farm. {int(done.shown.sum())} effects are shown.")
+        said = (f"Measured: {seeds}; where the row does not say otherwise, {r.epochs:.0f} epochs of {r.frames:.0f} train images at {r.imgsz:.0f} px "
+                f"with YOLOv5n, judged on {r.judged:.0f} test images of the same made-up farm. {int(done.shown.sum())} effects are shown.")
     lines = [HEAD.format(measured=said)]
     for group, (title, chapters) in GROUPS.items():
         lines += [f"\n## {title}\n", f"Shown at work in {', '.join(f'[{c}](chapters/{c}.ipynb)' for c in chapters)}.\n"]
