@@ -1,6 +1,7 @@
 """What each technique did on a small made-up farm: a row of configs/experiments/techniques.yaml is a training, or what is done to trained weights.
 
     python benchmarks/techniques.py [--quick]   # what is not there yet, then docs/techniques.csv and docs/techniques.md; --quick writes neither
+    python benchmarks/techniques.py --so-far    # the same without training anything
     python benchmarks/techniques.py --page      # docs/techniques.md alone, from the yaml and the csv
     python benchmarks/techniques.py --grid FILE # an experiment of the trainings among the rows, for `livestock grid FILE`
 
@@ -215,8 +216,8 @@ def same_work(home: Path, path: Path) -> bool:
 
 # ---- all rows
 
-def run_rows(home: Path, settings: dict, rows: dict, seeds: int, names: list[str]) -> tuple[dict, dict, dict]:
-    "Predictions and seconds of an epoch by row, a list over seeds; why a row failed."
+def run_rows(home: Path, settings: dict, rows: dict, seeds: int, names: list[str], so_far: bool = False) -> tuple[dict, dict, dict]:
+    "Predictions and seconds of an epoch by row, a list over seeds; why a row failed. With `so_far` nothing is trained."
     settings = {k: v for k, v in settings.items() if k != "seeds"}
     make_data(home/"own", settings["frames"], settings["test_frames"], 0, settings["imgsz"])
     checkpoint(home, settings)
@@ -224,6 +225,7 @@ def run_rows(home: Path, settings: dict, rows: dict, seeds: int, names: list[str
     turns = [(s, rows[n]) for s in range(seeds) for n in names]
     for seed, row in tqdm(turns, desc="Techniques", unit="run"):
         name, path = row["name"], home/"runs"/f"{slug(row['name'])}-{run_key(settings, row, rows)}-{seed}.parquet"
+        if so_far and not path.exists(): continue
         try:
             if not path.exists(): do_row(home, settings, row, seed, path)
             found.setdefault(name, []).append(load_table(path))
@@ -296,8 +298,8 @@ def effect(row: dict, found: dict | None) -> tuple[str, str]:
     if not trained(row): return "the baseline has it", ""
     if not found or pd.isna(found.get("value")): return f"failed: {found['failed']}" if found and found["failed"] else "not measured", ""
     cost = "" if pd.isna(found["time"]) else f"× {found['time']:.2f}"
-    if row["name"] == row["against"]: return f"mAP@.75 {found['value']:.3f}, {found['seeds']:.0f} seeds", ""
     seeds = f"{found['seeds']:.0f} seed{'s'*(found['seeds'] > 1)}"
+    if row["name"] == row["against"]: return f"mAP@.75 {found['value']:.3f}, {seeds}", ""
     seeds += f", {row['epochs']} epochs"*bool(row["epochs"])
     said = f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}) against {row['against']}, {seeds}"
     noise = "**shown**" if found["shown"] else "one seed: not judged" if found["seeds"] < 2 else "inside the noise"
@@ -316,8 +318,8 @@ def page(rows: dict, table: pd.DataFrame) -> str:
     if len(table):
         r, done = table.iloc[0], table[table.seeds > 0]
         seeds = ", ".join(f"{n} rows with {s} seed{'s'*(s > 1)}" for s, n in sorted(done.seeds.value_counts().items(), reverse=True))
-        said = (f"Measured: {seeds}; {r.epochs:.0f} epochs of {r.frames:.0f} train images at {r.imgsz:.0f} px with YOLOv5n, judged on "
-                f"{r.judged:.0f} test images of the same made-up farm. {int(done.shown.sum())} effects are shown.")
+        said = (f"Measured: {seeds}; where the row does not say otherwise, {r.epochs:.0f} epochs of {r.frames:.0f} train images at {r.imgsz:.0f} px "
+                f"with YOLOv5n, judged on {r.judged:.0f} test images of the same made-up farm. {int(done.shown.sum())} effects are shown.")
     lines = [HEAD.format(measured=said)]
     for group, (title, chapters) in GROUPS.items():
         lines += [f"\n## {title}\n", f"Shown at work in {', '.join(f'[{c}](chapters/{c}.ipynb)' for c in chapters)}.\n"]
@@ -330,7 +332,8 @@ def page(rows: dict, table: pd.DataFrame) -> str:
 
 def read_table(path: Path = CSV) -> pd.DataFrame:
     "The effects as last measured; empty where there are none."
-    return pd.read_csv(path).fillna(dict(failed="")) if path.exists() else pd.DataFrame(columns=["name", "seeds", "low", "high", "shown", "failed"])
+    if path.exists(): return pd.read_csv(path, converters=dict(failed=str))
+    return pd.DataFrame(columns=["name", "seeds", "low", "high", "shown", "failed"])
 
 
 def write_grid(rows: dict, path: Path, config: str = "full", stage: str = "train_full") -> None:
@@ -341,8 +344,9 @@ def write_grid(rows: dict, path: Path, config: str = "full", stage: str = "train
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, said in dict(quick="a few rows and seeds", page="write docs/techniques.md alone").items():
-        parser.add_argument(f"--{name}", action="store_true", help=said)
+    ways = dict(quick="a few rows and seeds", so_far="train nothing: the table of what is there", page="write docs/techniques.md alone")
+    for name, said in ways.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=said)
     parser.add_argument("--out", type=Path, default=ROOT/"runs"/"bench_techniques", help="where everything is kept; the same for --quick and in full")
     parser.add_argument("--seeds", type=int, default=0, help="trainings of a row; the yaml's where not given")
     parser.add_argument("--only", nargs="+", default=[], help="names of rows")
@@ -356,7 +360,7 @@ if __name__ == "__main__":
         names = [n for n in rows if trained(rows[n]) and (n in wanted or n == "baseline")]
         seeds = given.seeds or (told["quick"] if given.quick else settings)["seeds"]
         home = given.out.resolve()
-        table = effects(home, settings, rows, *run_rows(home, settings, rows, seeds, names))
+        table = effects(home, settings, rows, *run_rows(home, settings, rows, seeds, names, given.so_far))
         if not given.quick:
             save_table(table, CSV)
             save_text(page(rows, table), PAGE)
