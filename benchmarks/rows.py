@@ -5,7 +5,7 @@
 
 Kill it and start it again: it goes on where it was, and a finished row is not done twice. Each row has a process of its own and a folder in --folder
 with its weights, results.csv and row.json. Small rows train for at most eight minutes on one core and have to reach mAP@.5 .5; larger ones see a
-sixth of the frames twice, and their loss has to fall. All start from random weights, with configs/recipes/cpu.yaml; what a row has of its own
+eighth of the frames twice, and their loss has to fall. All start from random weights, with configs/recipes/cpu.yaml; what a row has of its own
 stands in `ROWS`. `map50` and `map75` are our `coco` scores of a small row's delivered file on the 96 test frames; `valid50` is what ultralytics'
 validator said after the last epoch. `onnx` and `openvino` (f32) are the largest differences of an export's answer to four frames from PyTorch's,
 relative to the largest coordinate or score in it. `minutes` are those of the training on the clock, `computing` those of a core. The last line is
@@ -33,7 +33,7 @@ SIDE, GOAL, SAME, LIMIT_MINUTES = 320, .5, 1e-3, 8  # px of the frames' longer s
 BASE = 'lr0=.002 mosaic=0 scale=.3 full=false limit=0'  # over the recipe: from scratch in few epochs; x6 and YOLOv4 are over the size limit
 SMALL = {'yolov5n': (320, 6), 'yolo-fastest-1.1': (320, 14), 'yolo-fastestv2': (320, 30), 'nanodet-m': (320, 8), 'yolox-nano': (256, 8),
          'nanodet-plus-m': (192, 6), 'yolov5s': (224, 6), 'yolo-fastest-1.1-xl': (320, 8)}  # px, epochs
-LEARNS, FALLS = dict(share=1, goal=GOAL, changes=''), dict(imgsz=192, epochs=2, share=6, goal=0., changes='')
+LEARNS, FALLS = dict(share=1, goal=GOAL, changes=''), dict(imgsz=192, epochs=2, share=8, goal=0., changes='')
 ROWS = {name: LEARNS | dict(imgsz=imgsz, epochs=epochs) for name, (imgsz, epochs) in SMALL.items()}
 ROWS['yolo-fastestv2'] |= dict(changes='lr0=.004')  # so small a network bears it, and learns faster
 ROWS |= {name: FALLS for name in DETECTORS if name not in SMALL}
