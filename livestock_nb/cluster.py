@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
@@ -38,11 +39,12 @@ def cluster(
     os.environ.setdefault('RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO', '0')  # a task without a GPU of its own leaves CUDA_VISIBLE_DEVICES alone
     import ray
     if ray.is_initialized(): return (yield)
-    quiet = dict(log_to_driver=False, logging_level='ERROR')
-    try: ray.init(address, **quiet)
+    quiet, own = dict(log_to_driver=False, logging_level='ERROR'), dict(address='local', include_dashboard=False, _node_ip_address='127.0.0.1')
+    there = 'RAY_ADDRESS' in os.environ or any(p.info['name'] == 'raylet' for p in psutil.process_iter(['name']))
+    try: ray.init(**(dict(address=address) if there or address != 'auto' else own), **quiet)
     except (ConnectionError, ValueError) as e:
         if address != 'auto': raise InputError(f'No Ray cluster answers at {address}: start one with `ray start --head`, or take auto.') from e
-        ray.init(include_dashboard=False, _node_ip_address='127.0.0.1', **quiet)
+        ray.init(**own, **quiet)
     try: yield
     finally: ray.shutdown()
 

@@ -54,7 +54,7 @@ def image_table(
 ) -> pd.DataFrame:  # columns of `IMAGE_DTYPES`, sorted by image
     "The `images` table from `rows`: every column present, in order, sorted so that the order of reading never matters."
     df = pd.DataFrame(rows).reindex(columns=list(IMAGE_DTYPES))
-    for c in ('zip', 'member', 'farm', 'camera', 'time', 'group', 'sha'): df[c] = df[c].fillna('')
+    for c in ('zip', 'member', 'farm', 'camera', 'time', 'group', 'sha'): df[c] = df[c].astype(object).fillna('')
     return df.astype(IMAGE_DTYPES).sort_values('image', ignore_index=True)
 
 # %% ../nbs/00_data.ipynb #c008
