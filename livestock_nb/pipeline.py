@@ -561,7 +561,7 @@ def make_inputs(
     "Run `configs/test.yaml` up to a stage, in a process of its own, and say so. Raises `InputError` where that fails."
     print(f'{stage} has not run yet: running configs/test.yaml up to it.')
     door = 'from livestock_nb.cli import main; main()'
-    done = subprocess.run([sys.executable, '-c', door, 'run', 'test', '--run', str(run), '--until', stage], cwd=run.parents[1])
+    done = subprocess.run([sys.executable, '-c', door, 'run', 'test', '--run', str(run), '--until', stage], cwd=project_root())
     if done.returncode: raise InputError(f'The stage {stage} of configs/test.yaml failed: run `livestock run test --until {stage}` to see why.')
 
 # %% ../nbs/14_pipeline.ipynb #c061
@@ -571,9 +571,9 @@ def open_stage(
 ) -> tuple[Path|str|None, ...]:  # out and the inputs, absolute
     "Absolute paths of a stage; relative ones are below the project's root. Raises `InputError` on an input that is missing and cannot be made."
     root = project_root()
-    test = root/'runs'/'test'
+    test = (root/'runs'/'test').resolve()  # `runs` may be a link to a larger disk
     paths = [p and as_path(str(p), root, 'Union[Path, str]') for p in map(str, inputs)]
-    paths = [root/out] + [Path(p) if p and Path(p).is_absolute() else p or None for p in paths]
+    paths = [(root/out).resolve()] + [Path(p) if p and Path(p).is_absolute() else p or None for p in paths]
     for p in paths[1:]:
         if not isinstance(p, Path) or p.exists(): continue
         if p.is_relative_to(test): make_inputs(p.relative_to(test).parts[0], test)

@@ -10,9 +10,10 @@ import nbformat
 import pytest
 import yaml
 
+from livestock_nb import pipeline
 from livestock_nb.cli import main
 from livestock_nb.data import InputError
-from livestock_nb.pipeline import code_used, make_plan, packaged, run_config, status
+from livestock_nb.pipeline import code_used, make_plan, open_stage, packaged, run_config, status
 
 SOURCE = """source: Path = ''  # a folder
 out: Path = ''  # where to write
@@ -130,3 +131,16 @@ def test_code_is_followed_by_name():
     used = code_used(packaged("notebooks", "05_mini.ipynb"))
     assert "split.write_lists" in used and "data.save_text" in used  # what write_lists calls
     assert not any(name.startswith(("pipeline", "farm")) or name == "split.assign_folds" for name in used)
+
+
+def test_runs_may_be_a_link_to_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    "What a stage writes and what it reads are then named alike, so that paths from one to the other hold."
+    for folder in ("project/nbs", "disk/test/split"): (tmp_path/folder).mkdir(parents=True)
+    (tmp_path/"project"/"settings.ini").touch()
+    (tmp_path/"project"/"runs").symlink_to(tmp_path/"disk")
+    monkeypatch.chdir(tmp_path/"project"/"nbs")
+    assert open_stage("runs/test/mini", "runs/test/split") == (tmp_path/"disk"/"test"/"mini", tmp_path/"disk"/"test"/"split")
+    made = []
+    monkeypatch.setattr(pipeline, "make_inputs", lambda stage, run: made.append((stage, run)))
+    with pytest.raises(InputError, match="is missing"): open_stage("runs/test/mini", "runs/test/intake")
+    assert made == [("intake", tmp_path/"disk"/"test")]
