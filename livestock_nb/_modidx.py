@@ -795,6 +795,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'livestock_nb.layers.last_conv': ('layers.html#last_conv', 'livestock_nb/layers.py'),
                                      'livestock_nb.layers.level_widths': ('layers.html#level_widths', 'livestock_nb/layers.py'),
                                      'livestock_nb.layers.levels_up': ('layers.html#levels_up', 'livestock_nb/layers.py'),
+                                     'livestock_nb.layers.own_level': ('layers.html#own_level', 'livestock_nb/layers.py'),
                                      'livestock_nb.layers.plain_block': ('layers.html#plain_block', 'livestock_nb/layers.py'),
                                      'livestock_nb.layers.put': ('layers.html#put', 'livestock_nb/layers.py'),
                                      'livestock_nb.layers.put_after': ('layers.html#put_after', 'livestock_nb/layers.py'),

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CHOICES', 'OWN', 'SPEC', 'SWITCHES', 'CrossBatchNorm', 'PointAttention', 'DropBlock', 'WeightedConcat', 'plain_block',
            'deform_by_grid', 'DeformConv', 'to_graph', 'to_rows', 'put_after', 'levels_up', 'change_neck', 'add_level',
-           'change_spp', 'change_activation', 'change_description', 'put', 'last_conv', 'put_layers', 'level_widths',
-           'check_switches', 'build_changed', 'in_new_places', 'carry_over', 'follow_training', 'changed_model',
-           'using']
+           'change_spp', 'change_activation', 'change_description', 'put', 'last_conv', 'own_level', 'put_layers',
+           'level_widths', 'check_switches', 'build_changed', 'in_new_places', 'carry_over', 'follow_training',
+           'changed_model', 'using']
 
 # %% ../nbs/07e_layers.ipynb #c003
 from collections.abc import Iterator
@@ -314,9 +314,7 @@ def put(
 ) -> None:
     "Put a layer in place of another one, where ultralytics will look for it."
     old = parent._modules[name]
-    for k in ('i', 'f', 'type'):
-        if k in vars(old): setattr(new, k, vars(old)[k])  # every module has a method `type`
-    if hasattr(old, 'i'): new.np, new.type = sum(p.numel() for p in new.parameters()), type(new).__name__
+    if hasattr(old, 'i'): new.i, new.f, new.type, new.np = old.i, old.f, type(new).__name__, sum(p.numel() for p in new.parameters())
     parent._modules[name] = new
 
 # %% ../nbs/07e_layers.ipynb #c050
@@ -329,6 +327,15 @@ def last_conv(
     return found[-1] if found else None
 
 # %% ../nbs/07e_layers.ipynb #c051
+def own_level(
+    layers:nn.Sequential, # of a detector
+    i:int  # a layer's number
+) -> int:  # a layer's number
+    "The layer itself, or the first one before it that does something: attention and DropBlock have not yet taken their places."
+    while isinstance(layers[i], nn.Identity): i = i-1 if layers[i].f == -1 else layers[i].f
+    return i
+
+# %% ../nbs/07e_layers.ipynb #c052
 def put_layers(
     model:DetectionModel, # built from a changed description
     switches:dict, # of `using`
@@ -343,7 +350,7 @@ def put_layers(
     if switches.get('blocks') == 'plain':
         for m in [m for m in layers if isinstance(m, (C3, C2f))]: put(layers, str(m.i), plain_block(m))
     if 'deform' in switches:
-        found = [last_conv(layers[i]) for i in layers[-1].f]
+        found = [last_conv(layers[own_level(layers, i)]) for i in layers[-1].f]
         if not all(found): raise InputError('deform: not every level ends in a block with a plain 3 x 3 convolution.')
         for parent, name in found: put(parent, name, DeformConv(parent._modules[name]))
     for i, c in enumerate(level_widths(model) if {'attention', 'dropblock'} & switches.keys() else []):
@@ -355,7 +362,7 @@ def put_layers(
             m.__class__ = CrossBatchNorm
             m.begin()
 
-# %% ../nbs/07e_layers.ipynb #c052
+# %% ../nbs/07e_layers.ipynb #c053
 @torch.no_grad()
 def level_widths(
     model:DetectionModel
@@ -369,7 +376,7 @@ def level_widths(
     model.train()
     return seen
 
-# %% ../nbs/07e_layers.ipynb #c054
+# %% ../nbs/07e_layers.ipynb #c055
 def check_switches(
     base:dict, # of `read_description` or ultralytics
     switches:dict, # of `using`
@@ -389,7 +396,7 @@ def check_switches(
     if switches.get('norm') == 'cmbn' and batches < 2:
         raise InputError('norm=cmbn pools the batches of one step, and here a step is one batch: add accumulate=4, or lower the batch.')
 
-# %% ../nbs/07e_layers.ipynb #c056
+# %% ../nbs/07e_layers.ipynb #c057
 def build_changed(
     base:dict, # of `read_description` or ultralytics
     switches:dict, # of `using`
@@ -405,7 +412,7 @@ def build_changed(
     model.yaml |= dict(base=base, switches=dict(switches), places={str(k): v for k, v in at.items()})
     return model
 
-# %% ../nbs/07e_layers.ipynb #c060
+# %% ../nbs/07e_layers.ipynb #c061
 def in_new_places(
     weights:DetectionModel, # trained
     model:DetectionModel  # changed, of the same base
@@ -424,7 +431,7 @@ def in_new_places(
     moved.model = nn.Sequential(*layers)
     return moved
 
-# %% ../nbs/07e_layers.ipynb #c061
+# %% ../nbs/07e_layers.ipynb #c062
 def carry_over(
     weights:DetectionModel, # trained
     model:DetectionModel  # changed, of the same base
@@ -437,7 +444,7 @@ def carry_over(
         if isinstance(m, CrossBatchNorm): m.begin()
     return fits, len(model.state_dict())
 
-# %% ../nbs/07e_layers.ipynb #c064
+# %% ../nbs/07e_layers.ipynb #c065
 def follow_training(
     trainer:'DetectionTrainer', # before its start
     model:DetectionModel  # changed
@@ -451,7 +458,7 @@ def follow_training(
     if drops: trainer.add_callback('on_train_epoch_start', begin_epoch)
     if norms: trainer.add_callback('on_train_start', lambda t: t.optimizer.register_step_post_hook(begin_step))
 
-# %% ../nbs/07e_layers.ipynb #c065
+# %% ../nbs/07e_layers.ipynb #c066
 def changed_model(
     trainer:'DetectionTrainer', # with its data read
     cfg:dict, # what the model to train was built from
@@ -472,7 +479,7 @@ def changed_model(
     follow_training(trainer, model)
     return model
 
-# %% ../nbs/07e_layers.ipynb #c066
+# %% ../nbs/07e_layers.ipynb #c067
 @contextmanager
 def using(
     activation:str='', # relu, leaky, silu or mish

@@ -316,6 +316,16 @@ def test_own_detectors(name, switches):
     assert [v.shape for v in a] == [v.shape for v in b] and not any(torch.allclose(v, w) for v, w in zip(a, b, strict=True))
 
 
+def test_all_at_once():
+    "Every switch finds its place beside the others, and each level is deformed once."
+    switches = dict(activation='mish', norm='cmbn', spp='spp', attention='sam', dropblock=.1, neck='bifpn', blocks='plain', deform=True, p2=True)
+    model = build_changed(V5, switches, 2)
+    counts = {kind.__name__: sum(isinstance(m, kind) for m in model.modules()) for kind in
+              (DeformConv, SpatialAttention, DropBlock, WeightedConcat, SPP, C3, nn.SiLU, nn.Identity)}
+    assert counts == dict(DeformConv=4, SpatialAttention=4, DropBlock=4, WeightedConcat=6, SPP=1, C3=0, SiLU=0, Identity=0)
+    assert not any(type(m) is nn.BatchNorm2d for m in model.modules()) and model(noise(2, 3, 64, 64))['boxes'].isfinite().all()
+
+
 def test_grid_scale():
     "A stretched sigmoid: raw 4 is .982 of a cell, and (.982·1.4 − .2) with a scale of 1.4."
     base = read_description(describe('yolo-fastest-1.1'))
@@ -399,7 +409,7 @@ def test_nothing_on_costs_nothing(data, tmp_path):
     assert a == b == c
 
 
-TOGETHER = [dict(activation='mish', neck='bifpn', attention='modified', dropblock=.2), dict(norm='cmbn', spp='spp', deform=True),
+TOGETHER = [dict(activation='mish', neck='bifpn', attention='modified', dropblock=.2), dict(norm='cmbn', spp='spp', deform=True, dropblock=.1),
             dict(neck='fpn', p2=True, blocks='plain', attention='sam')]
 
 
