@@ -273,8 +273,9 @@ An effect is a difference in mAP@.75 (COCO's definition) from the row it is comp
 one whose interval is wholly on one side of zero; all others are *inside the noise*: this farm and these seeds do not tell them from nothing. With
 one seed the interval knows of images only, and nothing is called shown. So small a farm, so few epochs and so small a detector say little about a
 barn of thousands of frames: switch on what you want to know about, and measure it there. Cost is the time of an epoch, in seconds of computing, over
-that of the row compared with. Switches go into `-p train.changes="…"` or a line of a recipe; what looks like a call is a Python function of
-[pruning](chapters/13b_prune.ipynb) or [compression](chapters/13d_compress.ipynb).
+that of the row compared with; a tenth more or less is the machine's, as box losses that compute alike show. Switches go into
+`-p train.changes="…"` or a line of a recipe; what looks like a call is a Python function of [pruning](chapters/13b_prune.ipynb) or
+[compression](chapters/13d_compress.ipynb).
 """
 
 
