@@ -1,14 +1,14 @@
 """What Ray costs on one node, and what a million images and ten thousand trials would take, from what one image and one trial take here.
 
-    python benchmarks/scale.py [--quick] [--rounds N] [--weights W] [--trial SECONDS] [--price USD]
+    python benchmarks/scale.py [--quick] [--count N] [--rounds N] [--weights W] [--trial SECONDS] [--price USD]
 
-2,000 made-up 1080p JPEGs (--quick: 200; 48 drawn frames, each under many names) are predicted into a submission at 640 px by the engine alone
-and on a Ray node with as many cores, in turns (--rounds, default: 2). What comes before the first part of 100 images is written (Ray, a node's
-imports, opening the detector) is start-up and stands apart: `overhead` is the share by which the images after it take longer. Weights:
---weights, else runs/demo/train/best.pt, else untrained ones. A trial is taken to last --trial seconds of a node (default: 600; 0 leaves trials
-out), a core an hour to cost --price (default: .04 USD, about what a cloud asks for a shared one). The plan names what stops more nodes from
-helping first: the driver, which writes and merges every part, or the disk that all read from at --disk MB/s (default: 500). For trials it is the
-driver again, which keeps the study: what a trial costs it is measured on 150 and 300 made-up ones and grows with their number.
+--count made-up 1080p JPEGs (default: 2,000; --quick: 300; 48 drawn frames, each under many names) are predicted into a submission at 640 px by
+the engine alone and on a Ray node with as many cores, in turns (--rounds, default: 2). What comes before the first part of 100 images is written
+(Ray, a node's imports, opening the detector) is start-up and stands apart: `overhead` is the share by which the images after it take longer.
+Weights: --weights, else runs/demo/train/best.pt, else untrained ones. A trial is taken to last --trial seconds of a node (default: 600; 0 leaves
+trials out), a core an hour to cost --price (default: .04 USD, about what a cloud asks for a shared one). The plan names what stops more nodes
+from helping first: the driver, which writes and merges every part, or the disk that all read from at --disk MB/s (default: 500). For trials it
+is the driver again, which keeps the study: what a trial costs it is measured on 150 and 300 made-up ones and grows with their number.
 The last line is one JSON object."""
 import argparse
 import json
@@ -118,12 +118,13 @@ def main() -> None:
     ap = argparse.ArgumentParser()
     ap.add_argument('--quick', action='store_true')
     ap.add_argument('--weights')
+    ap.add_argument('--count', type=int, default=2000)
     ap.add_argument('--rounds', type=int, default=2)
     for name, value in dict(trial=600., price=.04, disk=500.).items(): ap.add_argument(f'--{name}', type=float, default=value)
     args = ap.parse_args()
     with tempfile.TemporaryDirectory() as d, cluster('auto'):
         folder = Path(d)
-        images, (weights, which) = many(folder, 200 if args.quick else 2000, 16 if args.quick else 48), get_weights(args.weights, folder)
+        images, (weights, which) = many(folder, 300 if args.quick else args.count, 16 if args.quick else 48), get_weights(args.weights, folder)
         opening, rows = dict(weights=str(weights), backend='', imgsz=640), []
         for _ in range(1 if args.quick else args.rounds):
             rows.append(clocked(images, opening, folder/'False.csv', False))
