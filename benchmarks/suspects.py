@@ -2,12 +2,12 @@
 
 `python benchmarks/suspects.py [--quick]`; the last line is one JSON object. k is the number of boxes taken out; a suspect is right if it overlaps
 one of them by .5, one to one. `auc` is of images with against images without a missing box. `off` is the largest difference, over deciles of at
-least 20 suspects pooled over seeds, between the mean probability and the share that is truly wrong; `off_by_chance` is what 95 of 100 draws of
-suspects with just these probabilities would stay below. Cleanlab ranks the same predictions by its "overlooked" score, at its default threshold and
-at the best one of five. The full form renders a farm and trains 3 models a seed and scenario at 320 px for 12 epochs with configs/recipes/cpu.yaml;
-it keeps every finished training and goes on where it was. Of the real frames, train and test together, only the cows are judged: the pigs' own labels
-have gaps, so what is found there cannot be called wrong. There a second set of models learns without the class loss where the first one finds an
-animal that is likely missing, and what both find is fused; `real_cow_once` is the first set alone.
+least 20 suspects pooled over seeds (at the top and in `farm` over both damages), between the mean probability and the share that is truly wrong;
+`off_by_chance` is what 95 of 100 draws of suspects with just these probabilities would stay below. Cleanlab ranks the same predictions by its
+"overlooked" score, at its default threshold and at the best one of five. The full form renders a farm and trains 3 models a seed and scenario at
+320 px for 12 epochs with configs/recipes/cpu.yaml; it keeps every finished training and goes on where it was. Of the real frames, train and test
+together, only the cows are judged: the pigs' own labels have gaps, so what is found there cannot be called wrong. There a second set of models learns
+without the class loss where the first one finds an animal that is likely missing, and what both find is fused; `real_cow_once` is the first set alone.
 --quick reads the stored predictions of a small run, which --store keeps; of the real frames only these are stored, and their labels must be at hand.
 """
 import argparse
@@ -174,32 +174,35 @@ def stored_runs(name: str) -> dict[str, list[pd.DataFrame]]:
     return runs
 
 
-def judged(name: str, found: list[pd.DataFrame], images: pd.DataFrame, truth: pd.DataFrame) -> dict:
-    "The figures of a scenario, over seeds."
+def scenario(figures: dict, pool: list, name: str, found: list[pd.DataFrame], images: pd.DataFrame, truth: pd.DataFrame) -> None:
+    "Add the figures of a scenario, over seeds, and the calibration of all suspects on the made-up farm so far; say them."
     real = name.startswith("real")
-    return summary([judge(images, truth, DAMAGE["cow" if real else name], f, seed, real) for seed, f in enumerate(found)])
+    runs = [judge(images, truth, DAMAGE["cow" if real else name], f, seed, real) for seed, f in enumerate(found)]
+    figures[name] = summary(runs)
+    if not real: pool += [s for _, s in runs]
+    figures["farm"] = calibration(pd.concat(pool))
+    print(json.dumps({name: figures[name]}), flush=True)
 
 
 def quick() -> dict:
     "From stored predictions."
-    farm, figures = (load_table(STORED/"images.parquet"), load_table(STORED/"truth.parquet")), {}
+    farm, figures, pool = (load_table(STORED/"images.parquet"), load_table(STORED/"truth.parquet")), {}, []
     runs = stored_runs("found.parquet")
     real = read_real() if REAL.exists() and any(k.startswith("real") for k in runs) else None
     for name, found in runs.items():
         place = real if name.startswith("real") else farm
-        if place: figures[name] = judged(name, found, *place)
+        if place: scenario(figures, pool, name, found, *place)
     return figures
 
 
 def full(out: Path, frames: int, seeds: int, keep: bool, real: dict, **training) -> dict:
     "Everything trained here."
-    home, runs, figures = out/f"farm{frames}", {}, {}
+    home, runs, figures, pool = out/f"farm{frames}", {}, {}, []
     images, truth, split = farm_tables(home, frames)
-    tell = lambda name, *place: (figures.update({name: judged(name, runs[name], *place)}), print(json.dumps({name: figures[name]}), flush=True))
     for name, labels in DAMAGE.items():
         cut = [drop_boxes(truth, .6, labels, seed)[0] for seed in range(seeds)]
         runs[name] = [predictions(home, images, kept, split, name, seed, **training) for seed, kept in enumerate(cut)]
-        tell(name, images, truth)
+        scenario(figures, pool, name, runs[name], images, truth)
     if REAL.exists():
         images, truth, split = real_tables(out/"real")
         training |= real
@@ -209,7 +212,7 @@ def full(out: Path, frames: int, seeds: int, keep: bool, real: dict, **training)
             once = predictions(out/"real", images, kept, split, "cow", seed, **training)
             again = predictions(out/"real", images, ignoring(images, kept, once), split, "cow_again", seed, **training)
             for name, views in dict(real_cow_once=[once], real_cow=[once, again]).items(): runs[name].append(fuse_views(views))
-        for name in ("real_cow_once", "real_cow"): tell(name, images, truth)
+        for name in ("real_cow_once", "real_cow"): scenario(figures, pool, name, runs[name], images, truth)
     if keep: store(runs, home)
     return figures
 
@@ -228,6 +231,6 @@ if __name__ == "__main__":
     there = dict(imgsz=given.real_imgsz, epochs=given.real_epochs)
     figures = quick() if given.quick else full(given.out, given.frames, given.seeds, given.store, there, **training)
     top, real = figures.get("cow", {}), figures.get("real_cow", {})
-    named = {k: top.get(k) for k in ("precision_at_k", "auc", "cleanlab_precision_at_k", "off")}
-    named |= {f"real_{k}": real.get(k) for k in ("precision_at_k", "auc", "cleanlab_precision_at_k", "off")}
+    named = {k: top.get(k) for k in ("precision_at_k", "auc", "cleanlab_precision_at_k")} | {k: figures["farm"][k] for k in ("off", "off_by_chance")}
+    named |= {f"real_{k}": real.get(k) for k in ("precision_at_k", "auc", "cleanlab_precision_at_k", "off", "off_by_chance")}
     print(json.dumps(named | dict(seconds=round(time.perf_counter() - begun, 1), runs=figures)))
