@@ -16,7 +16,7 @@ test: setup
 	$(BIN)/ruff check .
 	$(LIVESTOCK) run configs/test.yaml --run runs/test
 	$(BIN)/nbdev-test --n-workers 2 --file-re '^(00|02b|03a|03b|04a|06|07a|07b|07c|07d|07e|08a|09a|09b|09c|09d|10b|11a|12a|13a|13b|13c|13d|14|14a|14b|14c|14d|14e|15)_'
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 setup: .venv/ready
 
