@@ -7,7 +7,7 @@ least 20 suspects pooled over seeds (at the top and in `farm` over both damages)
 "overlooked" score, at its default threshold and at the best one of five. The full form renders a farm and trains 3 models a seed and scenario at
 320 px for 12 epochs with configs/recipes/cpu.yaml; it keeps every finished training and goes on where it was. Of the real frames, train and test
 together, only the cows are judged: the pigs' own labels have gaps, so what is found there cannot be called wrong. There a second set of models learns
-without the class loss where the first one finds an animal that is likely missing, and what both find is fused; `real_cow_once` is the first set alone.
+without the class loss where the first one finds an animal that is likely missing, and what both find is fused; `real_cow_once` is the first alone.
 --quick reads the stored predictions of a small run, which --store keeps; of the real frames only these are stored, and their labels must be at hand.
 """
 import argparse
