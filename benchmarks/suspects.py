@@ -163,7 +163,7 @@ def store(runs: dict[str, list], home: Path) -> None:
     images, truth, _ = (load_table(home/f"{n}.parquet") for n in ("images", "boxes", "split"))
     save_table(images.assign(zip="", member="", sha=""), STORED/"images.parquet")
     save_table(truth, STORED/"truth.parquet")
-    rows = [compact(found, .01, run=name, seed=seed) for name, many in runs.items() for seed, found in enumerate(many)]
+    rows = [compact(found, 0, run=name, seed=seed) for name, many in runs.items() for seed, found in enumerate(many)]
     save_table(pd.concat(rows, ignore_index=True), STORED/"found.parquet")
 
 
