@@ -1,6 +1,6 @@
 """Every detector learns: each row is trained by name on the made-up farm, scored on frames that it never saw, exported, and compared with PyTorch.
 
-    python benchmarks/rows.py [NAME ...]  # all rows, or those named; an hour and a half on one core
+    python benchmarks/rows.py [NAME ...]  # all rows, or those named; an hour and a half on a busy core
     python benchmarks/rows.py --quick     # Yolo-FastestV2 for two epochs on few frames, about a minute
 
 Kill it and start it again: it goes on where it was, and a finished row is not done twice. Each row has a process of its own and a folder in --folder

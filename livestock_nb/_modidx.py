@@ -392,6 +392,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'livestock_nb/detectors.py'),
                                         'livestock_nb.detectors.TwoStageDetector.__init__': ( 'detectors.html#twostagedetector.__init__',
                                                                                               'livestock_nb/detectors.py'),
+                                        'livestock_nb.detectors.TwoStageDetector.init_criterion': ( 'detectors.html#twostagedetector.init_criterion',
+                                                                                                    'livestock_nb/detectors.py'),
                                         'livestock_nb.detectors.TwoStageDetector.loss': ( 'detectors.html#twostagedetector.loss',
                                                                                           'livestock_nb/detectors.py'),
                                         'livestock_nb.detectors.TwoStageHead': ('detectors.html#twostagehead', 'livestock_nb/detectors.py'),

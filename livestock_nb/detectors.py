@@ -200,6 +200,8 @@ class TwoStageHead(Detect):
 # %% ../nbs/07d_detectors.ipynb #c019
 class TwoStageDetector(DetectionModel):
     "Torchvision's Faster R-CNN (ResNet-50, FPN) as an ultralytics model."
+    criterion = None  # its losses are its own; ultralytics' trainer asks for one after each epoch
+
     def __init__(self, cfg:dict|str|Path, ch:int=3, nc:int|None=None, verbose:bool=False):
         nn.Module.__init__(self)
         own = cfg if isinstance(cfg, dict) else read_description(cfg)
@@ -208,6 +210,8 @@ class TwoStageDetector(DetectionModel):
         head = self.model[-1]
         head.i, head.f, head.type, head.np = 0, -1, 'TwoStageHead', sum(p.numel() for p in head.parameters())
         self.names, self.stride = {i: str(i) for i in range(self.yaml['nc'])}, torch.tensor([32.])
+
+    def init_criterion(self) -> None: "None: see `loss`."
 
     def loss(self, batch:dict, preds:dict|tuple|None=None) -> tuple[Tensor, dict]:
         net, images = self.model[-1].net, batch['img']
