@@ -241,11 +241,11 @@ def effects(home: Path, settings: dict, rows: dict, found: dict, took: dict, fai
     from livestock_nb.trial import compare_arms
     images, gold = judges(home/"own")
     out = []
-    for against in dict.fromkeys(rows[n]["against"] for n in found):
-        if against not in found: continue
-        arms = {against: found[against]} | {n: found[n] for n in found if rows[n]["against"] == against}
-        table = compare_arms(arms, gold, images, first=against)
-        out += [r for r in table[table.measure == "mAP@.75"].to_dict("records") if rows[r["arm"]]["against"] == against]
+    for against, seeds in dict.fromkeys((rows[n]["against"], len(found[n])) for n in found):
+        same = {n: v for n, v in found.items() if rows[n]["against"] == against and len(v) == seeds}
+        if len(found.get(against, [])) < seeds: continue
+        table = compare_arms({against: found[against][:seeds]} | same, gold, images, first=against)  # over the seeds that both have
+        out += [r for r in table[table.measure == "mAP@.75"].to_dict("records") if r["arm"] in same]
     seconds = {n: pd.Series(v, dtype=float).median() for n, v in took.items()}
     table = pd.DataFrame([dict(
         name=r["arm"], group=rows[r["arm"]]["group"], against=rows[r["arm"]]["against"], seeds=len(found[r["arm"]]),
