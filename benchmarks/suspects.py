@@ -7,7 +7,8 @@ least 20 suspects pooled over seeds (at the top and in `farm` over both damages)
 "overlooked" score, at its default threshold and at the best one of five. The full form renders a farm and trains 3 models a seed and scenario at
 320 px for 12 epochs with configs/recipes/cpu.yaml; it keeps every finished training and goes on where it was. Of the real frames, train and test
 together, only the cows are judged: the pigs' own labels have gaps, so what is found there cannot be called wrong. There a second set of models learns
-without the class loss where the first one finds an animal that is likely missing, and what both find is fused; `real_cow_once` is the first alone.
+for 36 epochs without the class loss where the first one finds an animal that is likely missing, and what both find is fused; `real_cow_once` is the
+first alone.
 --quick reads the stored predictions of a small run, which --store keeps; of the real frames only these are stored, and their labels must be at hand.
 """
 import argparse
@@ -24,7 +25,7 @@ from livestock_nb.damage import drop_boxes
 from livestock_nb.data import CORNERS, SPECIES, box_table, load_table, save_table
 from livestock_nb.groups import find_groups, image_hashes
 from livestock_nb.score import match_column, match_table
-from livestock_nb.silver import candidates, merge_silver, tune_thresholds
+from livestock_nb.silver import with_regions
 from livestock_nb.split import make_split
 from livestock_nb.suspects import crossfit, fuse_views, image_scores, join_folds, label_suspects
 from livestock_nb.train import read_recipe
@@ -35,6 +36,7 @@ STORED = Path(__file__).parent/"stored"
 
 
 TESTED = 200  # test frames of a made-up farm
+AGAIN = 36  # epochs of models that learn a second time, for longer: of what they find silver is made, whose places are learnt too
 
 
 def farm_tables(out: Path, frames: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -73,9 +75,10 @@ def predictions(out: Path, images: pd.DataFrame, kept: pd.DataFrame, split: pd.D
     return load_table(path)
 
 
-def ignoring(images: pd.DataFrame, kept: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    "The labels, and regions to ignore where a box is missing with a probability of at least .1."
-    return merge_silver(kept, candidates(found, images), {}, unsure=tune_thresholds(label_suspects(images, kept, found), .1))
+def predictions_again(out: Path, images: pd.DataFrame, kept: pd.DataFrame, split: pd.DataFrame, name: str, seed: int, **training) -> pd.DataFrame:
+    "The same of models that learn a second time, for longer, with regions to ignore where the first ones find a missing box."
+    first = predictions(out, images, kept, split, name, seed, **training)
+    return predictions(out, images, with_regions(images, kept, first), split, f"{name}_again", seed, **training | dict(epochs=AGAIN))
 
 
 def is_right(rows: pd.DataFrame, gone: pd.DataFrame, rank: str) -> np.ndarray:
@@ -210,7 +213,7 @@ def full(out: Path, frames: int, seeds: int, keep: bool, real: dict, **training)
         for seed in range(seeds):
             kept = drop_boxes(truth, .6, ["cow"], seed)[0]
             once = predictions(out/"real", images, kept, split, "cow", seed, **training)
-            again = predictions(out/"real", images, ignoring(images, kept, once), split, "cow_again", seed, **training)
+            again = predictions_again(out/"real", images, kept, split, "cow", seed, **training)
             for name, views in dict(real_cow_once=[once], real_cow=[once, again]).items(): runs[name].append(fuse_views(views))
         for name in ("real_cow_once", "real_cow"): scenario(figures, pool, name, runs[name], images, truth)
     if keep: store(runs, home)

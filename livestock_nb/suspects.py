@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['KINDS', 'BLAME', 'join_folds', 'check_apart', 'train_fold', 'mirrored', 'fuse_views', 'crossfit', 'missing_boxes',
            'image_scores', 'label_scores', 'plant', 'wrong_share', 'probabilities', 'tells_apart', 'finds_labels',
-           'label_suspects', 'blame', 'blame_budget', 'noise_ceiling', 'plot_suspects', 'unseen_predictions']
+           'label_suspects', 'blame', 'blame_budget', 'noise_ceiling', 'plot_suspects', 'crossfit_again',
+           'unseen_predictions']
 
-# %% ../nbs/10a_suspects.ipynb #c002
+# %% ../nbs/10a_suspects.ipynb #c003
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
@@ -29,7 +31,7 @@ from .split import write_lists, write_pixels
 if TYPE_CHECKING:
     from livestock_nb.engine import Network
 
-# %% ../nbs/10a_suspects.ipynb #c006
+# %% ../nbs/10a_suspects.ipynb #c007
 def join_folds(
     split:pd.DataFrame, # image and fold, perhaps group
     folds:int=3  # how many models, at least 2
@@ -42,7 +44,7 @@ def join_folds(
     if (torn > 1).any(): raise InputError(f'Group {torn.index[torn > 1][0]} is in several folds: run the stage "split" again.')
     return rows.reset_index(drop=True)
 
-# %% ../nbs/10a_suspects.ipynb #c007
+# %% ../nbs/10a_suspects.ipynb #c008
 def check_apart(
     trained:Sequence[str], # images that a model was trained on
     judged:Sequence[str], # images that it is to predict
@@ -53,7 +55,7 @@ def check_apart(
     if seen: raise InputError(f'A model was trained on images of group {sorted(map(str, seen))[0]}, which it is to judge: {len(seen)} such groups.\n'
                               'Take folds that keep groups whole (the stage "split" makes them).')
 
-# %% ../nbs/10a_suspects.ipynb #c010
+# %% ../nbs/10a_suspects.ipynb #c011
 def train_fold(
     k:int, # the fold that is left out
     folds:pd.DataFrame, # image, group, fold
@@ -74,7 +76,7 @@ def train_fold(
     save_text(key, done)
     return best
 
-# %% ../nbs/10a_suspects.ipynb #c012
+# %% ../nbs/10a_suspects.ipynb #c013
 def mirrored(
     network:'Network'  # opened weights
 ) -> 'Network':  # answers as if it had looked at the mirror image
@@ -86,7 +88,7 @@ def mirrored(
         return raw
     return replace(network, forward=forward)
 
-# %% ../nbs/10a_suspects.ipynb #c013
+# %% ../nbs/10a_suspects.ipynb #c014
 def fuse_views(
     views:Sequence[pd.DataFrame], # `boxes` tables of the same images: several models, or several views
     iou:float=.55, # boxes of an image and label that overlap their mean by more are one
@@ -105,7 +107,7 @@ def fuse_views(
     fused = pd.concat(out) if out else rows
     return box_table(fused[fused.confidence >= conf])
 
-# %% ../nbs/10a_suspects.ipynb #c015
+# %% ../nbs/10a_suspects.ipynb #c016
 def crossfit(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame, # its labels
@@ -129,10 +131,10 @@ def crossfit(
         parts.append((fuse_views([v for v, _ in views]).assign(fold=k), views[0][1]))
     return tuple(pd.concat(p, ignore_index=True) for p in zip(*parts, strict=True))
 
-# %% ../nbs/10a_suspects.ipynb #c017
+# %% ../nbs/10a_suspects.ipynb #c018
 KINDS = ['missing', 'misplaced', 'wrong class', 'nothing']
 
-# %% ../nbs/10a_suspects.ipynb #c018
+# %% ../nbs/10a_suspects.ipynb #c019
 def missing_boxes(
     found:pd.DataFrame, # predicted boxes, from a confidence of about .01
     boxes:pd.DataFrame, # the labels
@@ -143,7 +145,7 @@ def missing_boxes(
     near = nearest(found, boxes)
     return strongest(found[(near.iou <= iou) & (near.covered < part)], iou, part).assign(score=lambda d: d.confidence)
 
-# %% ../nbs/10a_suspects.ipynb #c019
+# %% ../nbs/10a_suspects.ipynb #c020
 def image_scores(
     suspects:pd.DataFrame, # as `missing_boxes` gives them
     images:pd.DataFrame  # an `images` table
@@ -152,7 +154,7 @@ def image_scores(
     log = np.log1p(-suspects.score.clip(0, 1 - 1e-9)**4).groupby(suspects.image).sum()
     return (1 - np.exp(log)).reindex(images.image, fill_value=0.)
 
-# %% ../nbs/10a_suspects.ipynb #c021
+# %% ../nbs/10a_suspects.ipynb #c022
 def label_scores(
     boxes:pd.DataFrame, # the labels
     found:pd.DataFrame  # predicted boxes, from a confidence of about .01
@@ -173,7 +175,7 @@ def label_scores(
         out.loc[b.index, 'nothing'] = 1 - (conf*np.sqrt(iou)).max(axis=1)
     return out
 
-# %% ../nbs/10a_suspects.ipynb #c025
+# %% ../nbs/10a_suspects.ipynb #c026
 def plant(
     kind:str, # one of `KINDS`
     boxes:pd.DataFrame, # the labels
@@ -193,7 +195,7 @@ def plant(
     bad = tool.get(kind, lambda: swap_labels(boxes, 1/parts, seed=seed))()[1]
     return bad[['label']].assign(score=label_scores(bad, found)[kind])
 
-# %% ../nbs/10a_suspects.ipynb #c026
+# %% ../nbs/10a_suspects.ipynb #c027
 def wrong_share(
     planted:np.ndarray, # scores of planted faults
     asked:np.ndarray, # scores of suspects
@@ -209,7 +211,7 @@ def wrong_share(
     at = ((above.asked + 1)/above.planted*(1 + 2*error)).idxmin()
     return float(ratio[at]), float(3*error[at])
 
-# %% ../nbs/10a_suspects.ipynb #c028
+# %% ../nbs/10a_suspects.ipynb #c029
 def probabilities(
     planted:np.ndarray, # scores of planted faults, 0 to 1
     asked:np.ndarray  # scores of suspects, 0 to 1
@@ -227,7 +229,7 @@ def probabilities(
     best = minimize(loss, [1, 1, 0, 0], method='L-BFGS-B', bounds=[(0, None), (0, None), (None, None), (-3, 3)])
     return np.exp(log_expit(theirs @ best.x[:3]))
 
-# %% ../nbs/10a_suspects.ipynb #c031
+# %% ../nbs/10a_suspects.ipynb #c032
 def tells_apart(
     planted:pd.Series, # scores of planted faults
     asked:pd.Series, # scores of the labels as they are
@@ -238,7 +240,7 @@ def tells_apart(
     if not len(planted) or not len(asked): return False
     return bool(roc_auc_score(np.r_[np.ones(len(planted)), np.zeros(len(asked))], np.r_[planted, asked]) >= least)
 
-# %% ../nbs/10a_suspects.ipynb #c032
+# %% ../nbs/10a_suspects.ipynb #c033
 def finds_labels(
     boxes:pd.DataFrame, # the labels
     found:pd.DataFrame, # predicted boxes
@@ -248,7 +250,7 @@ def finds_labels(
     top = found.sort_values(['confidence', 'image', *CORNERS], ascending=[False]+[True]*5).head(len(boxes))
     return bool(len(boxes) and (nearest(boxes, top).iou >= .5).mean() >= least)
 
-# %% ../nbs/10a_suspects.ipynb #c034
+# %% ../nbs/10a_suspects.ipynb #c035
 def label_suspects(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame, # its labels
@@ -273,10 +275,10 @@ def label_suspects(
     df = df.sort_values(['probability', 'score', 'image', *CORNERS], ascending=[False, False]+[True]*5, ignore_index=True)
     return df[(df.box < 0) | ~df.duplicated('box')].reset_index(drop=True)
 
-# %% ../nbs/10a_suspects.ipynb #c037
+# %% ../nbs/10a_suspects.ipynb #c038
 BLAME = ['model', 'label', 'unclear']
 
-# %% ../nbs/10a_suspects.ipynb #c038
+# %% ../nbs/10a_suspects.ipynb #c039
 def blame(
     gold:pd.DataFrame, # as `error_kinds` gives it: boxes with error
     found:pd.DataFrame, # as `error_kinds` gives it
@@ -298,7 +300,7 @@ def blame(
         out.append(boxes.assign(blame=said.reindex(boxes.index, fill_value='')))
     return tuple(out)
 
-# %% ../nbs/10a_suspects.ipynb #c039
+# %% ../nbs/10a_suspects.ipynb #c040
 def blame_budget(
     gold:pd.DataFrame, # as `blame` gives it
     found:pd.DataFrame, # as `blame` gives it
@@ -313,7 +315,7 @@ def blame_budget(
             rows.append(error_budget(g, f, images, iou, [error])[1:].assign(blame=who))
     return pd.concat(rows)[lambda d: ['error', 'blame', 'count', *d.columns.drop(['error', 'blame', 'count'])]].reset_index(drop=True)
 
-# %% ../nbs/10a_suspects.ipynb #c041
+# %% ../nbs/10a_suspects.ipynb #c042
 def noise_ceiling(
     boxes:pd.DataFrame, # the labels of the images judged
     suspects:pd.DataFrame, # as `label_suspects` gives them for these labels, box being the row of `boxes`
@@ -331,7 +333,7 @@ def noise_ceiling(
     df = pd.DataFrame(out)
     return pd.DataFrame(dict(ceiling=df.mean(), low=df.quantile(.025), high=df.quantile(.975))).rename_axis('label').reset_index()
 
-# %% ../nbs/10a_suspects.ipynb #c044
+# %% ../nbs/10a_suspects.ipynb #c045
 def plot_suspects(
     suspects:pd.DataFrame  # as `label_suspects` gives them
 ) -> plt.Figure:
@@ -345,7 +347,22 @@ def plot_suspects(
         ax.set(title=f'{kind}: {rows.probability.sum():.0f} expected', xlim=(0, 1), xlabel='probability of a wrong label', ylabel='suspects')
     return fig
 
-# %% ../nbs/10a_suspects.ipynb #c047
+# %% ../nbs/10a_suspects.ipynb #c048
+def crossfit_again(
+    images:pd.DataFrame, # an `images` table
+    boxes:pd.DataFrame, # its labels
+    folds:pd.DataFrame, # image, group, fold, from `join_folds`
+    out:Path, # folder of both rounds' models
+    again:int, # epochs of the second round
+    **more  # of `crossfit`, and of its training
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # as `crossfit` gives it
+    """Cross-fit twice. The second round learns for longer, without the class loss where the first one finds a box that is likely missing: a
+    detector that is told of every second animal that it is background stays unsure of all."""
+    from livestock_nb.silver import with_regions
+    found = crossfit(images, boxes, folds, out/'first', **more)[0]
+    return crossfit(images, with_regions(images, boxes, found), folds, out/'again', **more | dict(epochs=again))
+
+# %% ../nbs/10a_suspects.ipynb #c049
 def unseen_predictions(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame, # its labels
@@ -354,12 +371,14 @@ def unseen_predictions(
     out:Path, # folder of the models
     weights:Path|str, # with `folds` at 0 those of a detector that was trained on the train side; else what every model starts from
     earlier:Path|None=None, # folder of pixels that a split wrote
+    again:int=0, # epochs of a second round, as `crossfit_again` has it; 0 for none
     **training  # of `train_model`: hyp, imgsz, epochs, batch, device, seed
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # images that were asked about; what was found in them; problems
     "Predictions by models that were trained on no image of the group of the one that they judge. Raises `InputError` otherwise."
     if folds:
         rows = join_folds(split[split.side != 'left out'], folds)
-        found, problems = crossfit(images, boxes, rows, out, earlier=earlier, weights=weights, **training)
+        fit = partial(crossfit_again, again=again) if again else crossfit
+        found, problems = fit(images, boxes, rows, out, earlier=earlier, weights=weights, **training)
         asked = images[images.image.isin(split.image)]
     else:
         from livestock_nb.engine import open_network

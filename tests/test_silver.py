@@ -227,6 +227,15 @@ def test_boxes_far_from_every_label_are_no_matter_of_place():
     assert silver.well_placed(pd.concat([shifted(6), far], ignore_index=True), HERD, {'cow': .4}) == {'cow': 1}
 
 
+def test_likely_missing_boxes_become_regions_and_labels_stay(monkeypatch):
+    found = box_table([box(x=250, confidence=.9), box(x=400, confidence=.3), box(x=560, confidence=.05)])
+    doubt = found.assign(kind='missing', probability=[.9, .15, .02])
+    monkeypatch.setattr(silver, 'label_suspects', lambda images, boxes, found: doubt)
+    df = silver.with_regions(IMAGES, GOLD, found)
+    assert df[df.ignore].x1.tolist() == [250, 400]
+    pd.testing.assert_frame_equal(df[~df.ignore].reset_index(drop=True), GOLD)
+
+
 def test_unsure_boxes_become_regions():
     found = box_table([box(x=250, confidence=.3), box('b.jpg', x=250, confidence=.6), box('p.jpg', x=250, confidence=.95, label='pig'),
                        box('empty.jpg', confidence=.1)])

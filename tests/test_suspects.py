@@ -6,7 +6,7 @@ import pytest
 
 matplotlib.use('Agg')
 
-from livestock_nb import damage, suspects
+from livestock_nb import damage, silver, suspects
 from livestock_nb.data import CORNERS, InputError, box_table, image_table
 from livestock_nb.errors import error_kinds
 from livestock_nb.score import overlap
@@ -104,6 +104,18 @@ def test_every_image_is_predicted_by_a_model_that_has_not_seen_it(tmp_path):
 
 
 # -- two views
+
+def test_the_second_round_learns_with_regions_and_for_longer(monkeypatch, tmp_path):
+    rounds, regions = [], TRUTH.assign(ignore=True)
+    monkeypatch.setattr(silver, 'with_regions', lambda images, boxes, found: regions if found.image.eq('first').all() else None)
+    def crossfit(images, boxes, folds, out, **training):
+        rounds.append((out.name, boxes is regions, training))
+        return pd.DataFrame(dict(image=[out.name])), None
+    monkeypatch.setattr(suspects, 'crossfit', crossfit)
+    found, _ = suspects.crossfit_again(IMAGES, TRUTH, None, tmp_path, 36, epochs=12, seed=1)
+    assert found.image.tolist() == ['again']
+    assert rounds == [('first', False, dict(epochs=12, seed=1)), ('again', True, dict(epochs=36, seed=1))]
+
 
 def test_a_mirrored_network_gives_the_boxes_of_the_picture():
     from livestock_nb.engine import Network
