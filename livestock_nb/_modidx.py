@@ -1138,6 +1138,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'livestock_nb.silver.candidates': ('silver.html#candidates', 'livestock_nb/silver.py'),
                                      'livestock_nb.silver.check_predictions': ('silver.html#check_predictions', 'livestock_nb/silver.py'),
                                      'livestock_nb.silver.choose_silver': ('silver.html#choose_silver', 'livestock_nb/silver.py'),
+                                     'livestock_nb.silver.copies': ('silver.html#copies', 'livestock_nb/silver.py'),
+                                     'livestock_nb.silver.extra_images': ('silver.html#extra_images', 'livestock_nb/silver.py'),
                                      'livestock_nb.silver.join_images': ('silver.html#join_images', 'livestock_nb/silver.py'),
                                      'livestock_nb.silver.merge_silver': ('silver.html#merge_silver', 'livestock_nb/silver.py'),
                                      'livestock_nb.silver.plot_silver': ('silver.html#plot_silver', 'livestock_nb/silver.py'),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['receiving_images', 'check_predictions', 'candidates', 'merge_silver', 'tune_thresholds', 'well_placed',
-           'with_regions', 'join_images', 'add_images', 'silver_report', 'plot_silver', 'choose_silver',
-           'silver_source', 'ask']
+           'with_regions', 'copies', 'join_images', 'add_images', 'silver_report', 'plot_silver', 'choose_silver',
+           'silver_source', 'extra_images', 'ask']
 
 # %% ../nbs/11_silver.ipynb #c003
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ import seaborn as sns
 from .data import CORNERS, LOOKS, SPECIES, InputError, box_table, image_table, load_table
 from .errors import suspects as suspects_of
 from .groups import image_hashes, near_pairs
+from .intake import list_images, problem_table
 from .score import match_boxes
 from .suspects import label_suspects
 
@@ -118,24 +119,33 @@ def with_regions(
     return merge_silver(boxes, candidates(found, images), {}, unsure=tune_thresholds(doubt, low))
 
 # %% ../nbs/11_silver.ipynb #c029
-def join_images(
+def copies(
     images:pd.DataFrame, # the `images` table
     extra:pd.DataFrame, # an `images` table of unlabelled images, or of background
     bits:int=32  # fingerprints that differ by no more bits of 256 show the same picture
-) -> pd.DataFrame:  # an `images` table of both
-    "Both tables in one. Raises `InputError` naming an extra image that is in the tables already, by name, by content, or by sight."
-    def refuse(names:pd.Series, why:str) -> None:
-        if not len(names): return
-        raise InputError(f'{len(names)} of {len(extra)} images to join {why}, the first is {sorted(names)[0]}: keep one copy of each image.')
-    refuse(extra.image[extra.image.isin(images.image) | extra.image.duplicated()], 'have the name of another image')
-    refuse(extra.image[(extra.sha != '') & extra.sha.isin(images.sha)], 'are another image\'s file')
-    side = pd.concat([pd.Series('old', images.image), pd.Series('new', extra.image)])
-    pairs = near_pairs(image_hashes(pd.concat([images, extra])), bits, side)
-    copies = sorted({*pairs.image, *pairs.other} & set(extra.image))
-    refuse(pd.Series(copies, dtype=str), 'show the same picture as one in the tables, perhaps with boxes drawn in')
-    return image_table(pd.concat([images, extra]))
+) -> pd.Series:  # image of `extra` -> what of it is in the tables already; sorted by image
+    "The images to join that are there already: by name, by content, or by sight."
+    twice = dict.fromkeys(extra.image[(extra.sha != '') & extra.sha.isin(images.sha)], 'is another image\'s file')
+    twice |= dict.fromkeys(extra.image[extra.image.isin(images.image) | extra.image.duplicated()], 'has the name of another image')
+    rest = extra[~extra.image.isin(twice)]
+    if len(rest):
+        side = pd.concat([pd.Series('old', images.image), pd.Series('new', rest.image)])
+        pairs = near_pairs(image_hashes(pd.concat([images, rest])), bits, side)
+        same = rest.image[rest.image.isin([*pairs.image, *pairs.other])]
+        twice |= dict.fromkeys(same, 'shows the same picture as one in the tables, perhaps with boxes drawn in')
+    return pd.Series(twice, dtype=str).sort_index()
 
 # %% ../nbs/11_silver.ipynb #c030
+def join_images(
+    images:pd.DataFrame, # the `images` table
+    extra:pd.DataFrame  # an `images` table of unlabelled images, or of background
+) -> pd.DataFrame:  # an `images` table of both
+    "Both tables in one. Raises `InputError` naming an extra image of which there is a copy in the tables already."
+    twice = copies(images, extra)
+    if len(twice): raise InputError(f'{len(twice)} of {len(extra)} images cannot join: {twice.index[0]} {twice.iloc[0]}. Keep one copy of each.')
+    return image_table(pd.concat([images, extra]))
+
+# %% ../nbs/11_silver.ipynb #c031
 def add_images(
     images:pd.DataFrame, # the `images` table
     boxes:pd.DataFrame, # its boxes
@@ -145,11 +155,11 @@ def add_images(
     unsure:float|Mapping[str, float]=1  # of regions to ignore
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # both tables with `extra` in them; one of its images without a box is background
     "Unlabelled images join with silver boxes alone. Raises `InputError` as `join_images` and `check_predictions` do."
-    joined, none = join_images(images, extra), boxes[:0]
+    joined, none = join_images(images, extra) if len(extra) else images, boxes[:0]
     new = merge_silver(none, candidates(check_predictions(predicted, extra), extra), conf, unsure=unsure)
     return joined, box_table(pd.concat([b for b in (boxes, new) if len(b)] or [none]))
 
-# %% ../nbs/11_silver.ipynb #c033
+# %% ../nbs/11_silver.ipynb #c034
 def silver_report(
     images:pd.DataFrame, # the `images` table
     boxes:pd.DataFrame, # gold and silver
@@ -163,7 +173,7 @@ def silver_report(
     df = df.join(pd.DataFrame(counts)).fillna(0).astype(int)
     return df.assign(share=(df.silver/(df.gold+df.silver)).fillna(0.)).reset_index()
 
-# %% ../nbs/11_silver.ipynb #c036
+# %% ../nbs/11_silver.ipynb #c037
 def plot_silver(
     boxes:pd.DataFrame, # predicted boxes without a gold one, down to a low confidence
     conf:float|Mapping[str, float]=.5  # the threshold, or one a label
@@ -178,7 +188,7 @@ def plot_silver(
     ax.set(xlim=(0, 1), xlabel='confidence', ylabel='boxes without a gold box', title='' if len(boxes) else 'no boxes')
     return ax
 
-# %% ../nbs/11_silver.ipynb #c039
+# %% ../nbs/11_silver.ipynb #c040
 def choose_silver(
     suspects:pd.DataFrame, # as `label_suspects` gives them
     found:pd.DataFrame, # the predicted boxes that they come from
@@ -191,7 +201,7 @@ def choose_silver(
     good = well_placed(found, boxes, high)
     return {k: v for k, v in high.items() if good[k] >= placed}, tune_thresholds(suspects, .1)
 
-# %% ../nbs/11_silver.ipynb #c041
+# %% ../nbs/11_silver.ipynb #c042
 def silver_source(
     suspects:Path|None, # folder of the stage "suspects"
     boxes:pd.DataFrame, # the labels
@@ -203,7 +213,19 @@ def silver_source(
     labels = boxes[boxes.image.isin(load_table(suspects/'images.parquet').image)]
     return found, *choose_silver(doubt, found, labels, sure), pd.DataFrame(columns=['image', 'kind', 'detail', 'action'], dtype=str)
 
-# %% ../nbs/11_silver.ipynb #c042
+# %% ../nbs/11_silver.ipynb #c043
+def extra_images(
+    folder:Path|None, # of zips of images
+    images:pd.DataFrame  # the `images` table that they are to join
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # `images` and `problems`, both empty without a folder
+    "Images without labels. One that is there already is left out and named."
+    if not folder: return images[:0], problem_table([])
+    extra, problems = list_images(folder)
+    twice = copies(images, extra)
+    rows = [dict(image=n, kind='copy', detail=f'{n} {why}', action='left out') for n, why in twice.items()]
+    return extra[~extra.image.isin(twice.index)], pd.concat([problems, pd.DataFrame(rows, columns=problems.columns)])
+
+# %% ../nbs/11_silver.ipynb #c044
 def ask(
     images:pd.DataFrame, # rows of `images`
     weights:Path, # of a detector

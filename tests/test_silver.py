@@ -267,6 +267,20 @@ def test_another_picture_may_join_and_a_copy_may_not(tmp_path):
     with pytest.raises(InputError, match='file'): silver.join_images(there.assign(sha='1'), other.assign(sha='1'))
 
 
+def test_extra_images_come_from_zips_and_copies_are_left_out_by_name(tmp_path):
+    import zipfile
+    there = image_table([picture(tmp_path, 'a.jpg', 0)])
+    for k, name in enumerate(('new.jpg', 'copy.jpg')): picture(tmp_path, name, 1 - k)
+    (tmp_path/'extra').mkdir()
+    with zipfile.ZipFile(tmp_path/'extra'/'[원천]소_bbox.zip', 'w') as z:
+        for name in ('new.jpg', 'copy.jpg'): z.write(tmp_path/name, name)
+    extra, problems = silver.extra_images(tmp_path/'extra', there)
+    assert extra.image.tolist() == ['new.jpg']
+    left = problems[problems.kind == 'copy']
+    assert left.image.tolist() == ['copy.jpg'] and 'same picture' in left.detail.iloc[0]
+    assert [len(t) for t in silver.extra_images(None, there)] == [0, 0]
+
+
 def test_an_unlabelled_image_joins_with_silver_and_an_empty_one_as_background(tmp_path):
     there, extra = image_table([picture(tmp_path, 'a.jpg', 0)]), image_table([picture(tmp_path, f'{k}.jpg', k) for k in (1, 2)])
     found = box_table([box('1.jpg', confidence=.9), box('1.jpg', x=200, confidence=.3), box('1.jpg', x=300, label='pig', confidence=.9)])
