@@ -30,8 +30,8 @@ from unittest.mock import patch
 import cv2
 import numpy as np
 
-from .data import SPECIES, InputError, save_json
-from .engine import Network, content_id, export_once, letterbox, need, place, sum_mean, takes_pixels, to_input
+from .data import SPECIES, InputError, read_json, save_json
+from .engine import Network, about, content_id, export_once, letterbox, need, place, sum_mean, takes_pixels, to_input
 
 if TYPE_CHECKING:
     import openvino
@@ -142,7 +142,7 @@ def read_stride(
     weights:Path  # a .pt file
 ) -> int:  # px
     "The stride of a detector's exports."
-    return json.loads((export_once(weights, 'onnx')/'about.json').read_text('utf-8'))['stride']
+    return about(export_once(weights, 'onnx'))['stride']
 
 # %% ../nbs/13a_export.ipynb #c021
 def make_openvino(
@@ -252,8 +252,9 @@ def about_artefact(
     "What an artefact says of itself. Raises `InputError` where there is none."
     path = Path(folder)/'about.json'
     if not path.is_file(): raise InputError(f'{folder} holds no artefact: there is no about.json in it.')
-    said = json.loads(path.read_text('utf-8'))
-    return said | dict(names={int(i): name for i, name in said['names'].items()})
+    said = read_json(path)
+    try: return {k: said[k] for k in ('recipe', 'kind', 'imgsz', 'shape')} | about(path.parent)
+    except (ValueError, LookupError, TypeError, AttributeError) as e: raise InputError(f'{path} is spoilt: make the artefact again.') from e
 
 # %% ../nbs/13a_export.ipynb #c033
 def make_artefact(

@@ -23,9 +23,9 @@ import psutil
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from .data import InputError, save_json, whole_file
+from .data import InputError, read_json, save_json, whole_file
 from .grid import broken_input
-from .pipeline import digest, end_orphans, is_done, read_json, run_stage, stage_key
+from .pipeline import digest, end_orphans, is_done, run_stage, stage_key
 
 # %% ../nbs/14b_cluster.ipynb #c005
 @contextmanager

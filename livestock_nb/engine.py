@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VIDEOS', 'REDUCED', 'PACKAGES', 'BACKENDS', 'video_frames', 'fetch_all', 'jpeg_size', 'decode_near', 'Letter',
            'letterbox', 'place', 'to_input', 'read_pixels', 'prepare', 'same_size', 'model_labels', 'Network', 'need',
-           'sum_mean', 'content_id', 'file_sums', 'is_whole', 'export_once', 'about', 'open_torch', 'open_onnx',
+           'sum_mean', 'content_id', 'file_sums', 'about', 'is_whole', 'export_once', 'open_torch', 'open_onnx',
            'takes_pixels', 'open_openvino', 'open_ncnn', 'pick_backend', 'open_network', 'known_candidates', 'to_image',
            'as_rows', 'to_boxes', 'find', 'tile_starts', 'Part', 'parts_of', 'View', 'prepare_views', 'seen_in',
            'choose', 'find_views', 'plain_opencv', 'plain_torch', 'keep_buffers', 'side_by_side', 'detect']
@@ -15,7 +15,6 @@ import ctypes
 import hashlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import queue
 import shutil
@@ -37,7 +36,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from .data import MOST_PIXELS, SPECIES, InputError, ahead, read_zipped, save_json, text_path
+from .data import MOST_PIXELS, SPECIES, InputError, ahead, read_json, read_zipped, save_json, text_path
 
 if TYPE_CHECKING:
     import openvino
@@ -274,14 +273,22 @@ def file_sums(
     return sums
 
 # %% ../nbs/12a_engine.ipynb #c042
+def about(
+    folder:Path  # of an export
+) -> dict:  # names, stride: of `Network`
+    "What the export says of itself."
+    said = read_json(folder/'about.json')
+    return dict(stride=int(said['stride']), names={int(i): name for i, name in said['names'].items()})
+
+# %% ../nbs/12a_engine.ipynb #c043
 def is_whole(
     folder:Path  # of an export
 ) -> bool:
     "Whether an export is there with the bytes that it was made with: a failing disk changes them, a full one cuts them off."
-    try: return json.loads((folder/'about.json').read_text('utf-8'))['files'] == file_sums(folder)
-    except (OSError, ValueError, LookupError, TypeError): return False
+    try: return bool(about(folder)) and read_json(folder/'about.json').get('files') == file_sums(folder)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError): return False
 
-# %% ../nbs/12a_engine.ipynb #c043
+# %% ../nbs/12a_engine.ipynb #c044
 def export_once(
     weights:Path|str, # a .pt file, or a name that ultralytics knows
     kind:str, # onnx or ncnn
@@ -310,14 +317,6 @@ def export_once(
         with suppress(OSError): Path(tmp).rename(home)  # another process may have been quicker
         Path(tmp).mkdir(exist_ok=True)
     return home
-
-# %% ../nbs/12a_engine.ipynb #c044
-def about(
-    folder:Path  # from `export_once`
-) -> dict:  # names, stride: of `Network`
-    "What the export says of itself."
-    said = json.loads((folder/'about.json').read_text('utf-8'))
-    return dict(stride=said['stride'], names={int(i): name for i, name in said['names'].items()})
 
 # %% ../nbs/12a_engine.ipynb #c046
 def open_torch(

@@ -19,8 +19,8 @@ import pandas as pd
 import seaborn as sns
 from tqdm import tqdm
 
-from .data import PALETTE, InputError, read_yaml, save_json, save_table, whole_file
-from .pipeline import (digest, locked, make_plan, nearest, packaged, read_config, read_json, run_stage, stage_name, stage_states,
+from .data import PALETTE, InputError, read_json, read_yaml, save_json, save_table, whole_file
+from .pipeline import (digest, locked, make_plan, nearest, packaged, read_config, run_stage, stage_name, stage_states,
                                    versions)
 from .secrecy import masked
 

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FOLDED', 'MEANING', 'nearest', 'packaged', 'read_config', 'find_notebook', 'notebook_parameters', 'as_path', 'cast',
            'expand', 'check_names', 'resolve_params', 'stage_name', 'make_plan', 'on_ray', 'file_stamp', 'hash_files',
-           'top_level', 'imported', 'code_used', 'digest', 'stage_key', 'read_json', 'is_done', 'versions', 'execute',
-           'run_stage', 'end_orphans', 'locked', 'stage_states', 'run_stages', 'status', 'report_cells', 'as_text',
-           'summary', 'write_report', 'run_config', 'make_inputs', 'open_stage']
+           'top_level', 'imported', 'code_used', 'digest', 'stage_key', 'is_done', 'versions', 'execute', 'run_stage',
+           'end_orphans', 'locked', 'stage_states', 'run_stages', 'status', 'report_cells', 'as_text', 'summary',
+           'write_report', 'run_config', 'make_inputs', 'open_stage']
 
 # %% ../nbs/14_pipeline.ipynb #c003
 import ast
@@ -40,7 +40,7 @@ from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from tqdm import tqdm
 
-from .data import InputError, one_line, project_root, read_yaml, save_json, save_text, whole_file
+from .data import InputError, one_line, project_root, read_json, read_yaml, save_json, save_text, whole_file
 from .mirror import file_sha, mirror_results, mirror_stage, mirrored, open_mirror, restore_run, stage_zips
 from .secrecy import hide_secrets, masked, scrub
 
@@ -297,15 +297,6 @@ def stage_key(
     return digest([params, code, named, outside, {n: made[n] for n in before & set(made)}])
 
 # %% ../nbs/14_pipeline.ipynb #c038
-def read_json(
-    path:Path  # may be missing, or half of a file that something else wrote
-) -> dict:  # empty where there is nothing to read
-    "A json file that this module wrote; a record that cannot be read is no record."
-    try: found = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError): return {}
-    return found if isinstance(found, dict) else {}
-
-# %% ../nbs/14_pipeline.ipynb #c039
 def is_done(
     record:dict, # of the stage
     key:str, # its key now
@@ -317,7 +308,7 @@ def is_done(
     now = hash_files(out, known) if out.is_dir() else {}
     return all(now.get(f) == sha for f, sha in files.items())
 
-# %% ../nbs/14_pipeline.ipynb #c040
+# %% ../nbs/14_pipeline.ipynb #c039
 def versions() -> dict[str, str]:
     "Python and the packages whose versions could matter to a result."
     found = {'python': sys.version.split()[0]}
@@ -326,7 +317,7 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError: found[name] = 'not installed'
     return found
 
-# %% ../nbs/14_pipeline.ipynb #c042
+# %% ../nbs/14_pipeline.ipynb #c041
 def execute(
     stage:dict, # name, notebook, params
     run:Path  # the run's folder
@@ -350,7 +341,7 @@ def execute(
     finally:
         if secrets and copy.exists(): save_text(scrub(copy.read_text(encoding='utf-8'), secrets), copy)
 
-# %% ../nbs/14_pipeline.ipynb #c043
+# %% ../nbs/14_pipeline.ipynb #c042
 def run_stage(
     stage:dict, # name, notebook, params
     run:Path, # the run's folder
@@ -369,7 +360,7 @@ def run_stage(
     record |= dict(state='done', seconds=round(time.monotonic() - begun, 1), files=hash_files(out, known))
     save_json(record, path)
 
-# %% ../nbs/14_pipeline.ipynb #c045
+# %% ../nbs/14_pipeline.ipynb #c044
 def end_orphans(
     run:Path  # the run's folder, locked by this process
 ) -> None:
@@ -379,7 +370,7 @@ def end_orphans(
             if p.pid != os.getpid() and p.environ().get('LIVESTOCK_RUN') == str(run): p.kill()
         except (psutil.Error, OSError): continue
 
-# %% ../nbs/14_pipeline.ipynb #c046
+# %% ../nbs/14_pipeline.ipynb #c045
 @contextmanager
 def locked(
     run:Path  # the run's folder; made where it is missing
@@ -399,7 +390,7 @@ def locked(
         os.environ.pop('LIVESTOCK_RUN', None)
         lock.release()
 
-# %% ../nbs/14_pipeline.ipynb #c047
+# %% ../nbs/14_pipeline.ipynb #c046
 def stage_states(
     stages:list[dict], # from `make_plan`
     run:Path, # the run's folder
@@ -417,7 +408,7 @@ def stage_states(
         record = read_json(path)  # the caller may have run it
         made[stage['name']] = digest([key, record.get('key'), record.get('files')])
 
-# %% ../nbs/14_pipeline.ipynb #c048
+# %% ../nbs/14_pipeline.ipynb #c047
 def run_stages(
     stages:list[dict], # from `make_plan`
     run:Path, # the run's folder, locked
@@ -436,7 +427,7 @@ def run_stages(
         save_json(known, run/'.hashes.json')
     print(tqdm.format_meter(len(stages), len(stages), time.monotonic() - begun, ncols=80, prefix='stages', unit='stage'), file=sys.stderr)
 
-# %% ../nbs/14_pipeline.ipynb #c049
+# %% ../nbs/14_pipeline.ipynb #c048
 def status(
     config:Path|str, # a yaml file or a packaged config's name
     run:Path|str|None=None, # the run's folder; runs/CONFIG below the current folder where not given
@@ -452,7 +443,7 @@ def status(
         rows.append(dict(stage=stage['name'], state=state, seconds=(record or {}).get('seconds', float('nan'))))
     return pd.DataFrame(rows)
 
-# %% ../nbs/14_pipeline.ipynb #c051
+# %% ../nbs/14_pipeline.ipynb #c050
 def report_cells(
     nb:nbformat.NotebookNode, # an executed stage notebook
     stage:str  # its name: makes the cells' ids differ from other stages'
@@ -468,7 +459,7 @@ def report_cells(
         if c.cell_type == 'code': c.outputs = [o for o in c.outputs if o.get('name') != 'stderr']
     return cells
 
-# %% ../nbs/14_pipeline.ipynb #c052
+# %% ../nbs/14_pipeline.ipynb #c051
 FOLDED = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js_requirejs %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
@@ -481,18 +472,18 @@ FOLDED = """{% extends 'lab/index.html.j2' %}
 <details style="margin-left: 1em"><summary style="color: #666; cursor: pointer">code</summary>{{ super() }}</details>
 {% endblock %}"""
 
-# %% ../nbs/14_pipeline.ipynb #c053
+# %% ../nbs/14_pipeline.ipynb #c052
 MEANING = """AP is the average precision at that IoU. `challenge` is what the challenge's scorer computes, `coco` is COCO's AP (101 points, at most
 300 boxes an image); `boxes` are the answer's, `rows` the submission's."""
 
-# %% ../nbs/14_pipeline.ipynb #c054
+# %% ../nbs/14_pipeline.ipynb #c053
 def as_text(
     value:object  # a name or a value
 ) -> str:  # markdown
     "A text that markdown shows as it is, whatever it holds."
     return re.sub(r'([\\`*_{}\[\]()#+!|~$-])', r'\\\1', html.escape(one_line(value)))
 
-# %% ../nbs/14_pipeline.ipynb #c056
+# %% ../nbs/14_pipeline.ipynb #c055
 def summary(
     run:Path, # the run's folder
     records:list[dict]  # of its stages
@@ -508,7 +499,7 @@ def summary(
     setting = f'Config: {as_text(Path(told.get("config", "")).name)}; {chosen}. With {used}. In all {times.seconds.sum():.0f} s.'
     return '\n\n'.join([f'# {as_text(run.name)}', *scores, MEANING if scores else '', delivered, setting, times.to_html(**table)])
 
-# %% ../nbs/14_pipeline.ipynb #c057
+# %% ../nbs/14_pipeline.ipynb #c056
 def write_report(
     run:Path|str  # a run's folder
 ) -> Path:  # report.html in it
@@ -527,7 +518,7 @@ def write_report(
     html, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=cells), resources=dict(metadata=dict(name=run.name)))
     return save_text(html, run/'report.html')
 
-# %% ../nbs/14_pipeline.ipynb #c058
+# %% ../nbs/14_pipeline.ipynb #c057
 def run_config(
     config:Path|str, # a yaml file or a packaged config's name
     run:Path|str|None=None, # the run's folder; runs/CONFIG below the current folder where not given
@@ -553,7 +544,7 @@ def run_config(
         if mirror: mirror_results(run, mirror)
     return run
 
-# %% ../nbs/14_pipeline.ipynb #c060
+# %% ../nbs/14_pipeline.ipynb #c059
 def make_inputs(
     stage:str, # the earliest stage whose output is missing, of configs/test.yaml
     run:Path  # the run folder of configs/test.yaml
@@ -564,7 +555,7 @@ def make_inputs(
     done = subprocess.run([sys.executable, '-c', door, 'run', 'test', '--run', str(run), '--until', stage], cwd=project_root())
     if done.returncode: raise InputError(f'The stage {stage} of configs/test.yaml failed: run `livestock run test --until {stage}` to see why.')
 
-# %% ../nbs/14_pipeline.ipynb #c061
+# %% ../nbs/14_pipeline.ipynb #c060
 def open_stage(
     out:Path|str, # the stage's output folder; made where it is missing
     *inputs:Path|str  # what the stage reads; '' stands for nothing and comes back as None, a bare name that is no file as it is

@@ -15,15 +15,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from livestock_nb.data import SPECIES, InputError, ahead, image_table
+from livestock_nb.data import SPECIES, InputError, ahead, image_table, save_json
 from livestock_nb.engine import (
     BACKENDS,
     Network,
+    about,
     content_id,
     decode_near,
     detect,
     export_once,
     fetch_all,
+    file_sums,
+    is_whole,
     jpeg_size,
     letterbox,
     open_network,
@@ -487,3 +490,14 @@ def test_an_export_that_is_not_whole_is_made_again(weights, spoil):
     spoil(home/'network.onnx')
     assert export_once(weights, 'onnx') == home and (home/'about.json').stat().st_mtime_ns > made
     assert len((home/'network.onnx').read_bytes()) == len(before) and open_network(weights, 'onnx').names[19] == 'other 17'
+
+
+def test_an_export_whose_page_cannot_be_read_is_no_export(tmp_path):
+    (tmp_path/'network.onnx').write_bytes(b'a network')
+    page = dict(names={0: 'cow'}, stride=32, files=file_sums(tmp_path))
+    save_json(page, tmp_path/'about.json')
+    assert is_whole(tmp_path) and about(tmp_path) == dict(names={0: 'cow'}, stride=32)
+    whole = (tmp_path/'about.json').read_bytes()
+    for bad in (whole[:-9], b'', b'[]', b'\xff', b'['*100_000, *(whole.replace(k, b'x') for k in (b'names', b'stride', b'files', b'"0"', b'32'))):
+        (tmp_path/'about.json').write_bytes(bad)
+        assert not is_whole(tmp_path), bad
