@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['VIDEOS', 'REDUCED', 'PACKAGES', 'BACKENDS', 'video_frames', 'fetch_all', 'jpeg_size', 'decode_near', 'Letter',
            'letterbox', 'place', 'to_input', 'read_pixels', 'prepare', 'same_size', 'model_labels', 'Network', 'need',
-           'sum_mean', 'content_id', 'file_sums', 'about', 'is_whole', 'export_once', 'open_torch', 'open_onnx',
-           'takes_pixels', 'open_openvino', 'open_ncnn', 'pick_backend', 'open_network', 'known_candidates', 'to_image',
-           'as_rows', 'to_boxes', 'find', 'tile_starts', 'Part', 'parts_of', 'View', 'prepare_views', 'seen_in',
-           'choose', 'find_views', 'plain_opencv', 'plain_torch', 'keep_buffers', 'side_by_side', 'detect']
+           'sum_mean', 'content_id', 'file_sums', 'about', 'is_whole', 'export_once', 'open_torch', 'run_onnx',
+           'open_onnx', 'takes_pixels', 'run_openvino', 'open_openvino', 'run_ncnn', 'open_ncnn', 'pick_backend',
+           'open_network', 'known_candidates', 'to_image', 'as_rows', 'to_boxes', 'find', 'tile_starts', 'Part',
+           'parts_of', 'View', 'prepare_views', 'seen_in', 'choose', 'find_views', 'plain_opencv', 'plain_torch',
+           'keep_buffers', 'side_by_side', 'detect']
 
 # %% ../nbs/12a_engine.ipynb #c003
 import ctypes
@@ -341,6 +342,20 @@ def open_torch(
     return Network(forward, dict(model.names), 'torch', max(int(max(net.stride)), 32), 1 if at.type == 'cpu' else 2)
 
 # %% ../nbs/12a_engine.ipynb #c048
+def run_onnx(
+    file:Path, # .onnx
+    threads:int=1  # cores for a call
+) -> Callable[[np.ndarray], np.ndarray]:  # batch (n, 3, rows, columns) -> answer, as for `Network`; several calls may come at a time
+    "By ONNX Runtime."
+    runtime = need('onnxruntime', PACKAGES['onnx'])
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')  # a waiting thread is not to take a core from others
+    session = runtime.InferenceSession(str(file), options, providers=['CPUExecutionProvider'])
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch})[0]
+
+# %% ../nbs/12a_engine.ipynb #c049
 def open_onnx(
     weights:Path|str, # a .pt file, or a name that ultralytics knows
     threads:int=2, # calls at a time, a core each
@@ -348,14 +363,10 @@ def open_onnx(
     **_
 ) -> Network:
     "By ONNX Runtime, in float32."
-    runtime, folder = need('onnxruntime', PACKAGES['onnx']), export_once(weights, 'onnx', nms_free=nms_free)
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = runtime.InferenceSession(str(folder/'network.onnx'), options, providers=['CPUExecutionProvider'])
-    name = session.get_inputs()[0].name
-    return Network(lambda batch: session.run(None, {name: batch})[0], backend='onnx', lanes=threads, **about(folder))
+    folder = export_once(weights, 'onnx', nms_free=nms_free)
+    return Network(run_onnx(folder/'network.onnx'), backend='onnx', lanes=threads, **about(folder))
 
-# %% ../nbs/12a_engine.ipynb #c049
+# %% ../nbs/12a_engine.ipynb #c050
 def takes_pixels(
     model:'openvino.Model'  # of (n, 3, rows, columns) float32 RGB in [0, 1]
 ) -> 'openvino.Model':  # of (n, rows, columns, 3) BGR uint8
@@ -368,28 +379,27 @@ def takes_pixels(
     steps.input().model().set_layout(ov.Layout('NCHW'))
     return steps.build()
 
-# %% ../nbs/12a_engine.ipynb #c050
-def open_openvino(
-    weights:Path|str, # a .pt file, or a name that ultralytics knows
-    threads:int=2, # calls at a time, a core each
-    precision:str='', # f32, bf16, or '' for what the processor does best
-    nms_free:bool=False, # the one-to-one head
-    **_
-) -> Network:
+# %% ../nbs/12a_engine.ipynb #c051
+def run_openvino(
+    file:Path, # .onnx or .xml
+    lanes:int=1, # calls at a time
+    threads:int=1, # cores for all of them
+    precision:str=''  # f32, bf16, or '' for what the processor does best
+) -> Callable[[np.ndarray], np.ndarray]:  # batch (n, 3, rows, columns), or pixels as `takes_pixels` has them -> answer, as for `Network`
     "By OpenVINO, a compiled network a shape."
-    ov, folder = need('openvino', PACKAGES['openvino']), export_once(weights, 'onnx', nms_free=nms_free)
+    ov = need('openvino', PACKAGES['openvino'])
     core, lock, requests = ov.Core(), threading.Lock(), {}
     ov.Type.u8.to_dtype()  # makes the binding load numpy here: two threads that are the first to need it wait for each other for ever
-    settings = dict(NUM_STREAMS=threads, INFERENCE_NUM_THREADS=threads) | (dict(INFERENCE_PRECISION_HINT=precision) if precision else {})
+    settings = dict(NUM_STREAMS=lanes, INFERENCE_NUM_THREADS=threads) | (dict(INFERENCE_PRECISION_HINT=precision) if precision else {})
 
     def idle(shape:tuple, pixels:bool) -> queue.SimpleQueue:
         with lock:
             if (shape, pixels) not in requests:
-                model = core.read_model(folder/'network.onnx')
+                model = core.read_model(file)
                 model.reshape([shape[0], 3, *shape[1:3]] if pixels else list(shape))
                 compiled = core.compile_model(takes_pixels(model) if pixels else model, 'CPU', settings)
                 requests[shape, pixels] = queue.SimpleQueue()
-                for _ in range(threads): requests[shape, pixels].put(compiled.create_infer_request())
+                for _ in range(lanes): requests[shape, pixels].put(compiled.create_infer_request())
             return requests[shape, pixels]
 
     def forward(batch:np.ndarray) -> np.ndarray:
@@ -397,9 +407,42 @@ def open_openvino(
         request = free.get()
         try: return request.infer([batch], share_inputs=True, share_outputs=True)[0].copy()
         finally: free.put(request)
-    return Network(forward, backend='openvino', lanes=threads, pixels=forward, **about(folder))
+    return forward
 
 # %% ../nbs/12a_engine.ipynb #c052
+def open_openvino(
+    weights:Path|str, # a .pt file, or a name that ultralytics knows
+    threads:int=2, # calls at a time, a core each
+    precision:str='', # f32, bf16, or '' for what the processor does best
+    nms_free:bool=False, # the one-to-one head
+    **_
+) -> Network:
+    "By OpenVINO."
+    need('openvino', PACKAGES['openvino'])
+    folder = export_once(weights, 'onnx', nms_free=nms_free)
+    forward = run_openvino(folder/'network.onnx', threads, threads, precision)
+    return Network(forward, backend='openvino', lanes=threads, pixels=forward, **about(folder))
+
+# %% ../nbs/12a_engine.ipynb #c054
+def run_ncnn(
+    folder:Path, # of model.ncnn.param and model.ncnn.bin
+    threads:int=1  # cores for a call
+) -> Callable[[np.ndarray], np.ndarray]:  # image (3, rows, columns) of the shape that it was made for -> answer (4 + classes, anchors)
+    "By ncnn, one call at a time."
+    ncnn = need('ncnn', PACKAGES['ncnn'])
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.load_param(str(folder/'model.ncnn.param'))
+    net.load_model(str(folder/'model.ncnn.bin'))
+
+    def one(image:np.ndarray) -> np.ndarray:
+        rows = np.ascontiguousarray(image)  # held by this name, since ncnn does not copy it
+        with net.create_extractor() as run:
+            run.input(net.input_names()[0], ncnn.Mat(rows))
+            return np.array(run.extract(net.output_names()[0])[1])
+    return one
+
+# %% ../nbs/12a_engine.ipynb #c055
 def open_ncnn(
     weights:Path|str, # a .pt file, or a name that ultralytics knows
     imgsz:int=640, # px, of the export that is made at once, for 16:9
@@ -409,32 +452,24 @@ def open_ncnn(
 ) -> Network:
     "By ncnn, image by image."
     if nms_free: raise InputError('ncnn cannot run an NMS-free head: choose another backend, or the usual head.')
-    ncnn, lock, nets = need('ncnn', PACKAGES['ncnn']), threading.Lock(), {}
+    lock, nets = threading.Lock(), {}
 
-    def load(shape:tuple[int, int]) -> tuple:
-        folder, net = export_once(weights, 'ncnn', shape), ncnn.Net()
-        net.opt.num_threads = threads
-        net.load_param(str(folder/'network_ncnn_model'/'model.ncnn.param'))
-        net.load_model(str(folder/'network_ncnn_model'/'model.ncnn.bin'))
-        return net, about(folder)
+    def load(shape:tuple[int, int]) -> Path:
+        folder = export_once(weights, 'ncnn', shape)
+        nets[shape] = run_ncnn(folder/'network_ncnn_model', threads)
+        return folder
 
     def forward(batch:np.ndarray) -> np.ndarray:
         with lock:
-            if batch.shape[2:] not in nets: nets[batch.shape[2:]] = load(batch.shape[2:])[0]
-            return np.stack([one(nets[batch.shape[2:]], image) for image in batch])
-
-    def one(net, image:np.ndarray) -> np.ndarray:
-        with net.create_extractor() as run:
-            run.input(net.input_names()[0], ncnn.Mat(image))
-            return np.array(run.extract(net.output_names()[0])[1])
+            if batch.shape[2:] not in nets: load(batch.shape[2:])
+            return np.stack([nets[batch.shape[2:]](image) for image in batch])
     usual = letterbox(9, 16, imgsz)
-    nets[usual.rows, usual.columns], said = load((usual.rows, usual.columns))
-    return Network(forward, backend='ncnn', **said)
+    return Network(forward, backend='ncnn', **about(load((usual.rows, usual.columns))))
 
-# %% ../nbs/12a_engine.ipynb #c054
+# %% ../nbs/12a_engine.ipynb #c057
 BACKENDS = dict(torch=open_torch, onnx=open_onnx, openvino=open_openvino, ncnn=open_ncnn)
 
-# %% ../nbs/12a_engine.ipynb #c055
+# %% ../nbs/12a_engine.ipynb #c058
 def pick_backend(
     device:str=''  # as for PyTorch
 ) -> str:  # a key of `BACKENDS`
@@ -443,7 +478,7 @@ def pick_backend(
     have = all(importlib.util.find_spec(name) for name in ('openvino', 'onnx', 'onnxruntime', 'onnxslim'))
     return 'openvino' if have and pick_device(device) == 'cpu' else 'torch'
 
-# %% ../nbs/12a_engine.ipynb #c056
+# %% ../nbs/12a_engine.ipynb #c059
 def open_network(
     weights:Union[Path, str, 'YOLO'], # a .pt file or a name that ultralytics knows; for torch also a .yaml or a loaded detector
     backend:str='torch', # a key of `BACKENDS`; '' for openvino where it is installed and there is no GPU, else torch
@@ -463,7 +498,7 @@ def open_network(
     path = Path(find_weights(weights)) if isinstance(weights, (str, Path)) else None
     return replace(network, precision=precision, nms_free=nms_free, content=content_id(path) if path and path.is_file() else '')
 
-# %% ../nbs/12a_engine.ipynb #c060
+# %% ../nbs/12a_engine.ipynb #c063
 def known_candidates(
     raw:Union[np.ndarray, 'torch.Tensor'], # one image's answer, as `read_raw` takes it
     labels:dict[int, str], # class index -> label, of `model_labels`
@@ -479,7 +514,7 @@ def known_candidates(
     known = species >= 0
     return boxes[known], scores[known], species[known]
 
-# %% ../nbs/12a_engine.ipynb #c061
+# %% ../nbs/12a_engine.ipynb #c064
 def to_image(
     boxes:'torch.Tensor', # (n, 4) x1 y1 x2 y2 in px of the network's input
     letter:Letter  # how the image lay in it
@@ -490,7 +525,7 @@ def to_image(
                           ([letter.left, letter.top], [letter.wide, letter.high], [letter.width, letter.height]))
     return (boxes - grey)/(inside/size)
 
-# %% ../nbs/12a_engine.ipynb #c062
+# %% ../nbs/12a_engine.ipynb #c065
 def as_rows(
     found:Sequence['torch.Tensor'], # boxes (n, 4) x1 y1 x2 y2 in px of the image, scores (n,), species (n,)
     size:tuple[int, int] # height and width of the image, px
@@ -501,7 +536,7 @@ def as_rows(
     boxes, scores, species = found
     return torch.cat([clip_boxes_to_image(boxes, size), scores[:, None], species[:, None]], 1).float().numpy()
 
-# %% ../nbs/12a_engine.ipynb #c063
+# %% ../nbs/12a_engine.ipynb #c066
 def to_boxes(
     raw:Union[np.ndarray, 'torch.Tensor'], # one image's answer: (4 + classes, anchors), or (rows, 6) of an NMS-free head
     letter:Letter, # how the image lay in the input
@@ -519,7 +554,7 @@ def to_boxes(
     else: boxes, scores, species = suppress(*found, iou, kind, conf, most)
     return as_rows((to_image(boxes, letter), scores, species), (letter.height, letter.width))
 
-# %% ../nbs/12a_engine.ipynb #c066
+# %% ../nbs/12a_engine.ipynb #c069
 def find(
     chunk:list[tuple[str, np.ndarray|InputError, Letter|None]], # of one shape, from `prepare`
     network:Network, # answers
@@ -530,7 +565,7 @@ def find(
     raw = network.see([placed for _, placed, _ in chunk])
     return [(name, to_boxes(one, letter, **choice)) for (name, _, letter), one in zip(chunk, raw, strict=True)]
 
-# %% ../nbs/12a_engine.ipynb #c068
+# %% ../nbs/12a_engine.ipynb #c071
 def tile_starts(
     length:int, # of the image along one side, px
     tile:int, # of a tile, px
@@ -540,7 +575,7 @@ def tile_starts(
     shared = int(overlap*tile)
     return [max(min(at, length-tile), 0) for at in range(0, max(length-shared, 1), tile-shared)]
 
-# %% ../nbs/12a_engine.ipynb #c070
+# %% ../nbs/12a_engine.ipynb #c073
 class Part(NamedTuple):
     "A part of an image, and how it is to be shown to the network."
     x: int  # its corner in the image, px
@@ -550,7 +585,7 @@ class Part(NamedTuple):
     imgsz: int  # longer side of the network's input, px
     mirrored: bool = False
 
-# %% ../nbs/12a_engine.ipynb #c071
+# %% ../nbs/12a_engine.ipynb #c074
 def parts_of(
     height:int, # of the image, px
     width:int, # px
@@ -565,14 +600,14 @@ def parts_of(
     corners = [(x, y) for y in tile_starts(height, tile) for x in tile_starts(width, tile)]
     return shown + [Part(x, y, min(tile, width), min(tile, height), imgsz) for x, y in corners]
 
-# %% ../nbs/12a_engine.ipynb #c073
+# %% ../nbs/12a_engine.ipynb #c076
 class View(NamedTuple):
     "A part of an image as the network sees it."
     part: Part
     placed: np.ndarray  # (rows, columns, 3) BGR
     letter: Letter  # how the part lies in it
 
-# %% ../nbs/12a_engine.ipynb #c074
+# %% ../nbs/12a_engine.ipynb #c077
 def prepare_views(
     item:tuple, # of `fetch_all`
     imgsz:int, # longer side of the network's input, px
@@ -590,7 +625,7 @@ def prepare_views(
         views.append(View(part, place(cv2.flip(cut, 1) if part.mirrored else cut, letter), letter))
     return name, views, size
 
-# %% ../nbs/12a_engine.ipynb #c076
+# %% ../nbs/12a_engine.ipynb #c079
 def seen_in(
     found:tuple['torch.Tensor', 'torch.Tensor', 'torch.Tensor'], # of `known_candidates`
     view:View, # in which it was found
@@ -606,7 +641,7 @@ def seen_in(
     whole = ~((to_edge < near) & torch.tensor(inner)).any(1)
     return (boxes + torch.tensor([part.x, part.y]*2))[whole], found[1][whole], found[2][whole]
 
-# %% ../nbs/12a_engine.ipynb #c077
+# %% ../nbs/12a_engine.ipynb #c080
 def choose(
     each:list[tuple['torch.Tensor', 'torch.Tensor', 'torch.Tensor']], # candidates of each network: boxes (px of the image), scores, species
     size:tuple[int, int], # height and width of the image, px
@@ -623,7 +658,7 @@ def choose(
     if kind != 'fusion': return as_rows(suppress(*every, iou, kind, conf, most), size)
     return as_rows([v[:most] for v in fuse_boxes(*every, iou, network, trust or [1]*len(each))], size)
 
-# %% ../nbs/12a_engine.ipynb #c078
+# %% ../nbs/12a_engine.ipynb #c081
 def find_views(
     chunk:list[tuple[str, list[View]|InputError, tuple[int, int]|None]], # of `prepare_views`
     networks:list[Network], # each looks at every view
@@ -646,7 +681,7 @@ def find_views(
         out.append((name, choose(each, size, conf, **choice)))
     return out
 
-# %% ../nbs/12a_engine.ipynb #c080
+# %% ../nbs/12a_engine.ipynb #c083
 @contextmanager
 def plain_opencv() -> Iterator[None]:
     "OpenCV without threads of its own."
@@ -655,7 +690,7 @@ def plain_opencv() -> Iterator[None]:
     try: yield
     finally: cv2.setNumThreads(before)
 
-# %% ../nbs/12a_engine.ipynb #c081
+# %% ../nbs/12a_engine.ipynb #c084
 @contextmanager
 def plain_torch() -> Iterator[None]:
     "PyTorch without threads of its own, in the threads that begin inside."
@@ -665,7 +700,7 @@ def plain_torch() -> Iterator[None]:
     try: yield
     finally: torch.set_num_threads(before)
 
-# %% ../nbs/12a_engine.ipynb #c083
+# %% ../nbs/12a_engine.ipynb #c086
 @cache
 def keep_buffers() -> None:
     "Let glibc reuse the memory of decoded images, up to 64 MB each, instead of returning it. Does nothing elsewhere."
@@ -673,7 +708,7 @@ def keep_buffers() -> None:
         libc = ctypes.CDLL(None)
         for option, size in ((-3, 1 << 26), (-1, 1 << 27)): libc.mallopt(option, size)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
-# %% ../nbs/12a_engine.ipynb #c084
+# %% ../nbs/12a_engine.ipynb #c087
 def side_by_side(
     items:Iterable[tuple], # of `fetch_all`
     look:Callable[[tuple], tuple], # up to the network's input
@@ -691,7 +726,7 @@ def side_by_side(
         found = ahead(work, same_size(ready, batch) if batch else ([one] for one in ready), lanes, 2*lanes)
     for some in opened.enter_context(closing(found)): yield from some
 
-# %% ../nbs/12a_engine.ipynb #c085
+# %% ../nbs/12a_engine.ipynb #c088
 def detect(
     images:pd.DataFrame, # rows of an `images` table, in any order; only image, zip and member are read
     network:Network|Sequence[Network], # from `open_network`; several find together
