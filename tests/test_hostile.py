@@ -32,6 +32,7 @@ from livestock_nb.data import (
     MOST_PIXELS,
     InputError,
     decode_image,
+    guard_formula,
     guard_formulas,
     image_table,
     load_table,
@@ -202,6 +203,13 @@ def test_an_xml_bomb_is_refused(encoding: str):
 
 
 # ---- csv
+
+@pytest.mark.parametrize('value', ['=1+1', '+1+1', '-cmd', '@SUM(A1)', '\tx', '\rx', '\nx', "'quoted", "''", "'=1", ' =1', " '=1", "' =1", 'plain',
+                                   '', '소 1.jpg', -3.5, None])
+def test_a_cell_is_never_a_formula_and_reads_back(value: object):
+    cell = guard_formula(value)
+    assert guard_formula(cell, back=True) == value and not str(cell).lstrip(' ').startswith(('=', '+', '@', '\t', '\r', '\n', '-c'))
+
 
 def test_no_csv_for_people_holds_a_formula(tmp_path: Path):
     told = pd.DataFrame(dict(image=['=1+1', '+cmd|x', '-2+3', '@SUM(A1)', '\tx', "'=1", 'plain', "it's"], n=[-1., 2, 3, 4, 5, 6, 7, 8],
