@@ -6,8 +6,8 @@
 __all__ = ['FOLDED', 'MEANING', 'nearest', 'packaged', 'read_config', 'find_notebook', 'notebook_parameters', 'as_path', 'cast',
            'expand', 'check_names', 'resolve_params', 'stage_name', 'make_plan', 'on_ray', 'file_stamp', 'hash_files',
            'top_level', 'imported', 'code_used', 'digest', 'stage_key', 'is_done', 'versions', 'execute', 'run_stage',
-           'end_orphans', 'locked', 'stage_states', 'run_stages', 'status', 'report_cells', 'as_text', 'summary',
-           'write_report', 'run_config', 'make_inputs', 'open_stage']
+           'end_orphans', 'locked', 'stage_state', 'what_it_made', 'stage_states', 'run_stages', 'status',
+           'report_cells', 'as_text', 'summary', 'write_report', 'run_config', 'make_inputs', 'open_stage']
 
 # %% ../nbs/14_pipeline.ipynb #c003
 import ast
@@ -391,6 +391,27 @@ def locked(
         lock.release()
 
 # %% ../nbs/14_pipeline.ipynb #c046
+def stage_state(
+    stage:dict, # of `make_plan`
+    run:Path, # the run's folder
+    made:dict[str, str], # earlier stages: name -> digest, from `what_it_made`
+    known:dict[str, list]  # for `hash_files`; is extended
+) -> tuple[str, dict|None]:  # its key, its record if it is done
+    "What a stage would be run as now, and whether that has been done."
+    key, record = stage_key(stage, run, made, known), read_json(run/'records'/f'{stage["name"]}.json')
+    return key, record if is_done(record, key, Path(stage['params']['out']), known) else None
+
+# %% ../nbs/14_pipeline.ipynb #c047
+def what_it_made(
+    stage:dict, # that was run, or done before
+    run:Path, # the run's folder
+    key:str  # from `stage_state`
+) -> str:
+    "One hash for all that later stages can find of a stage."
+    record = read_json(run/'records'/f'{stage["name"]}.json')
+    return digest([key, record.get('key'), record.get('files')])
+
+# %% ../nbs/14_pipeline.ipynb #c048
 def stage_states(
     stages:list[dict], # from `make_plan`
     run:Path, # the run's folder
@@ -400,15 +421,11 @@ def stage_states(
     "Each stage with its key, which is worked out when its turn comes, for it rests on what the stages before have made by then."
     made = {}
     for stage in stages:
-        path = run/'records'/f'{stage["name"]}.json'
-        key = stage_key(stage, run, made, known)
-        record = read_json(path)
-        done = stage['name'] not in (force or []) and is_done(record, key, Path(stage['params']['out']), known)
-        yield stage, key, record if done else None
-        record = read_json(path)  # the caller may have run it
-        made[stage['name']] = digest([key, record.get('key'), record.get('files')])
+        key, record = stage_state(stage, run, made, known)
+        yield stage, key, None if stage['name'] in (force or []) else record
+        made[stage['name']] = what_it_made(stage, run, key)  # now, for the caller may have run it
 
-# %% ../nbs/14_pipeline.ipynb #c047
+# %% ../nbs/14_pipeline.ipynb #c049
 def run_stages(
     stages:list[dict], # from `make_plan`
     run:Path, # the run's folder, locked
@@ -427,7 +444,7 @@ def run_stages(
         save_json(known, run/'.hashes.json')
     print(tqdm.format_meter(len(stages), len(stages), time.monotonic() - begun, ncols=80, prefix='stages', unit='stage'), file=sys.stderr)
 
-# %% ../nbs/14_pipeline.ipynb #c048
+# %% ../nbs/14_pipeline.ipynb #c050
 def status(
     config:Path|str, # a yaml file or a packaged config's name
     run:Path|str|None=None, # the run's folder; runs/CONFIG below the current folder where not given
@@ -443,7 +460,7 @@ def status(
         rows.append(dict(stage=stage['name'], state=state, seconds=(record or {}).get('seconds', float('nan'))))
     return pd.DataFrame(rows)
 
-# %% ../nbs/14_pipeline.ipynb #c050
+# %% ../nbs/14_pipeline.ipynb #c052
 def report_cells(
     nb:nbformat.NotebookNode, # an executed stage notebook
     stage:str  # its name: makes the cells' ids differ from other stages'
@@ -459,7 +476,7 @@ def report_cells(
         if c.cell_type == 'code': c.outputs = [o for o in c.outputs if o.get('name') != 'stderr']
     return cells
 
-# %% ../nbs/14_pipeline.ipynb #c051
+# %% ../nbs/14_pipeline.ipynb #c053
 FOLDED = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js_requirejs %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
@@ -472,18 +489,18 @@ FOLDED = """{% extends 'lab/index.html.j2' %}
 <details style="margin-left: 1em"><summary style="color: #666; cursor: pointer">code</summary>{{ super() }}</details>
 {% endblock %}"""
 
-# %% ../nbs/14_pipeline.ipynb #c052
+# %% ../nbs/14_pipeline.ipynb #c054
 MEANING = """AP is the average precision at that IoU. `challenge` is what the challenge's scorer computes, `coco` is COCO's AP (101 points, at most
 300 boxes an image); `boxes` are the answer's, `rows` the submission's."""
 
-# %% ../nbs/14_pipeline.ipynb #c053
+# %% ../nbs/14_pipeline.ipynb #c055
 def as_text(
     value:object  # a name or a value
 ) -> str:  # markdown
     "A text that markdown shows as it is, whatever it holds."
     return re.sub(r'([\\`*_{}\[\]()#+!|~$-])', r'\\\1', html.escape(one_line(value)))
 
-# %% ../nbs/14_pipeline.ipynb #c055
+# %% ../nbs/14_pipeline.ipynb #c057
 def summary(
     run:Path, # the run's folder
     records:list[dict]  # of its stages
@@ -499,7 +516,7 @@ def summary(
     setting = f'Config: {as_text(Path(told.get("config", "")).name)}; {chosen}. With {used}. In all {times.seconds.sum():.0f} s.'
     return '\n\n'.join([f'# {as_text(run.name)}', *scores, MEANING if scores else '', delivered, setting, times.to_html(**table)])
 
-# %% ../nbs/14_pipeline.ipynb #c056
+# %% ../nbs/14_pipeline.ipynb #c058
 def write_report(
     run:Path|str  # a run's folder
 ) -> Path:  # report.html in it
@@ -518,7 +535,7 @@ def write_report(
     html, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=cells), resources=dict(metadata=dict(name=run.name)))
     return save_text(html, run/'report.html')
 
-# %% ../nbs/14_pipeline.ipynb #c057
+# %% ../nbs/14_pipeline.ipynb #c059
 def run_config(
     config:Path|str, # a yaml file or a packaged config's name
     run:Path|str|None=None, # the run's folder; runs/CONFIG below the current folder where not given
@@ -544,7 +561,7 @@ def run_config(
         if mirror: mirror_results(run, mirror)
     return run
 
-# %% ../nbs/14_pipeline.ipynb #c059
+# %% ../nbs/14_pipeline.ipynb #c061
 def make_inputs(
     stage:str, # the earliest stage whose output is missing, of configs/test.yaml
     run:Path  # the run folder of configs/test.yaml
@@ -555,7 +572,7 @@ def make_inputs(
     done = subprocess.run([sys.executable, '-c', door, 'run', 'test', '--run', str(run), '--until', stage], cwd=project_root())
     if done.returncode: raise InputError(f'The stage {stage} of configs/test.yaml failed: run `livestock run test --until {stage}` to see why.')
 
-# %% ../nbs/14_pipeline.ipynb #c060
+# %% ../nbs/14_pipeline.ipynb #c062
 def open_stage(
     out:Path|str, # the stage's output folder; made where it is missing
     *inputs:Path|str  # what the stage reads; '' stands for nothing and comes back as None, a bare name that is no file as it is
