@@ -718,6 +718,8 @@ def train_through(
     limit:float=LIMIT  # bytes of the delivered file
 ) -> dict:  # the last epoch's state
     "Train on from the newest checkpoint, or from `weights`, until done; with half the batch where memory runs out. Raises `InputError` at the last."
+    if min(args['epochs'], args['batch'], args['imgsz']/32) < 1:
+        raise InputError('epochs {epochs}, batch {batch}, imgsz {imgsz}: at least 1, 1 and 32 are needed.'.format(**args))
     while True:
         state = newest_state(folders, key)
         if state and state['done']:
@@ -812,7 +814,6 @@ def train_model(
 
     The same call goes on after its last finished epoch, a different one starts cleanly. Raises `InputError` on what the user can mend."""
     out = Path(out).resolve()
-    if min(epochs, batch, imgsz/32) < 1: raise InputError(f'epochs {epochs}, batch {batch}, imgsz {imgsz}: at least 1, 1 and 32 are needed.')
     parts = parts_of(hyp or {})
     limit = (hyp or {}).get('limit', LIMIT/1e6)*1e6 or math.inf
     data, hyp = training_input(data, out, extra, hyp or {}, batch, seed)

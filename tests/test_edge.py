@@ -350,6 +350,11 @@ def test_what_cannot_be_pruned_is_named(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_what_cannot_be_tuned_is_named(home, tmp_path):
+    from livestock_nb.prune import tune_weights
+    with pytest.raises(InputError, match='epochs 0, batch 8, imgsz 96'): tune_weights(home/'random.pt', home/'split', tmp_path, 96, 0, device='cpu')
+
+
 def test_pruned_weights_are_smaller_answer_alike_and_keep_their_names(home, tmp_path):
     from livestock_nb.prune import answering_layers, prune_weights
     path = prune_weights(home/'random.pt', tmp_path/'small.pt', .5)
