@@ -124,14 +124,13 @@ def find_weights(
     "Where `weights` are. Raises `InputError` if nowhere."
     quiet_ultralytics()
     from ultralytics.utils.checks import check_yolov5u_filename
-
-    from livestock_nb.detectors import DETECTORS, describe
-    if str(weights) in DETECTORS: return describe(str(weights))
     name, kind = check_yolov5u_filename(str(weights), verbose=False), Path(weights).suffix
     for p in (Path(weights).expanduser(), project_root()/weights):
         if p.is_file() and kind in ('.pt', '.yaml', '.yml', '.cfg'): return str(p)
     if Path(name).name == name and kind in ('.yaml', '.yml'): return name
     if Path(name).name == name and kind == '.pt': return str(fetch_weights(name))
+    from livestock_nb.detectors import DETECTORS, describe  # and with it torchvision's
+    if str(weights) in DETECTORS: return describe(str(weights))
     near = ', '.join(difflib.get_close_matches(str(weights), DETECTORS, 2, .6) or ['nanodet-plus-m', 'yolov5n.yaml', 'yolov5m6u.pt'])
     raise InputError(f'Weights {str(weights)!r} do not exist: give the path of a .pt, .yaml or .cfg file, or a name such as {near}.')
 
