@@ -16,10 +16,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-import yaml
 from torch import Tensor, nn
 
-from .data import InputError
+from .data import InputError, read_yaml
 from .train import quiet_ultralytics
 
 quiet_ultralytics()
@@ -489,13 +488,13 @@ def read_description(
     path = Path(path)
     try:
         if path.suffix == '.cfg': return describe_cfg(read_cfg(path)) | dict(yaml_file=path.name)
-        parts = yaml.safe_load(path.read_text(encoding='utf-8'))
+        parts = read_yaml(path, 'it')
         if not {'backbone', 'neck', 'head'} & parts.keys(): return parts | dict(family=parts['family'], nc=int(parts['nc']), yaml_file=path.name)
         backbone, neck, head = (parts.pop(part) for part in ('backbone', 'neck', 'head'))
         if len(head) != 1 or not head[0][2].endswith('Head'): raise InputError('its head has to be one layer, a head.')
         return parts | dict(layers=[*backbone, *neck, *head], neck=len(backbone), yaml_file=path.name)
     except InputError as e: raise InputError(f'{path.name}: {e}') from e
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, IndexError, yaml.YAMLError) as e:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
         raise InputError(f'{path} cannot be read as a detector\'s description ({type(e).__name__}: {e}).') from e
 
 # %% ../nbs/07a_blocks.ipynb #c052

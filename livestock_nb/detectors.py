@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
@@ -31,7 +30,7 @@ from tqdm import tqdm
 
 from . import blocks
 from .blocks import DESCRIPTIONS, Guide, build_layers, read_description
-from .data import SPECIES, InputError
+from .data import SPECIES, InputError, read_yaml
 from .train import quiet_ultralytics
 
 quiet_ultralytics()
@@ -245,13 +244,12 @@ def make_detector(
 def own_description(
     path:Path|str  # a file, or the name of a description inside ultralytics
 ) -> dict|None:
-    "What a file describes, where it is in our manner; None for one of ultralytics'."
+    "What a file describes, where it is in our manner; None for one of ultralytics'. Raises `InputError` where it cannot be read."
     path = Path(path)
     if not path.is_file() or path.suffix not in ('.cfg', '.yaml', '.yml'): return None
     if path.suffix == '.cfg': return read_description(path)
-    try: ours = 'family' in yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, TypeError, UnicodeDecodeError, yaml.YAMLError): return None  # ultralytics will say what is wrong
-    return read_description(path) if ours else None
+    told = read_yaml(path)
+    return read_description(path) if isinstance(told, dict) and 'family' in told else None  # else ultralytics will say what is wrong
 
 # %% ../nbs/07d_detectors.ipynb #c024
 def build_model(

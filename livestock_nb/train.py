@@ -293,8 +293,7 @@ RECIPES = Path(str(files('livestock_nb.configs')/'recipes'))  # those that come 
 # %% ../nbs/09_train.ipynb #c031
 def recipe_table() -> pd.DataFrame:  # indexed by name: arguments, what
     "The recipes that come with the package."
-    rows = {p.stem: (p.read_text(encoding='utf-8').partition('\n')[0].strip('# '), yaml.safe_load(p.read_text(encoding='utf-8')))
-            for p in sorted(RECIPES.glob('*.yaml'))}
+    rows = {p.stem: (p.read_text(encoding='utf-8').partition('\n')[0].strip('# '), read_yaml(p)) for p in sorted(RECIPES.glob('*.yaml'))}
     arguments = {k: ', '.join(f'{a}: {str(v).lower() if isinstance(v, bool) else v}' for a, v in values.items()) for k, (_, values) in rows.items()}
     return pd.DataFrame(dict(arguments=arguments, what={k: what for k, (what, _) in rows.items()})).rename_axis('recipe')
 
@@ -316,8 +315,7 @@ def read_changes(
     "Single arguments as typed. Raises `InputError` on a word without '=' and as `check_hyp`."
     for word in changes.split():
         if '=' not in word: raise InputError(f'changes: {word!r} is no name=value: write them as "lr0=.002 patience=5".')
-    try: return check_hyp({k: yaml.safe_load(v) for k, v in (word.split('=', 1) for word in changes.split())}, 'changes')
-    except yaml.YAMLError as e: raise InputError(f'changes {changes!r} cannot be read: {str(e).splitlines()[0]}') from e
+    return check_hyp({k: read_yaml(v, f'changes: {k}') for k, v in (word.split('=', 1) for word in changes.split())}, 'changes')
 
 # %% ../nbs/09_train.ipynb #c037
 def lay_over(

@@ -183,10 +183,12 @@ def test_a_json_bomb_is_an_input_error_or_a_label(data: bytes):
 def test_a_yaml_bomb_is_named_at_once(tmp_path: Path):
     bomb = 'a: &a [1, 2]\n' + ''.join(f'{b}: &{b} [{", ".join([f"*{a}"]*10)}]\n' for a, b in zip('abcdefghi', 'bcdefghij', strict=True))
     (tmp_path/'bomb.yaml').write_text(bomb)
+    from livestock_nb.blocks import read_description
     from livestock_nb.pipeline import read_config
-    from livestock_nb.train import read_hyp
+    from livestock_nb.samplers import read_space
+    from livestock_nb.train import load_model, read_hyp
     begun = time.perf_counter()
-    for read in (read_hyp, read_config, read_policy):
+    for read in (read_hyp, read_config, read_policy, read_description, load_model, lambda path: read_space(str(path))):
         with pytest.raises(InputError) as e: read(tmp_path/'bomb.yaml')
         assert len(str(e.value)) < 1000
     assert time.perf_counter() - begun < 20
