@@ -7,8 +7,9 @@ __all__ = ['MOST_PIXELS', 'SPECIES', 'SOURCES', 'CORNERS', 'IMAGE_DTYPES', 'BOX_
            'MOST_BYTES', 'MOST_RATIO', 'PALETTE', 'LOOKS', 'InputError', 'image_table', 'box_table', 'whole_file',
            'is_formula', 'guard_formula', 'guard_formulas', 'save_table', 'load_table', 'save_text', 'save_json',
            'read_json', 'yaml_size', 'read_yaml', 'project_root', 'box_area', 'clip_boxes', 'to_yolo', 'from_yolo',
-           'iou_matrix', 'plain_name', 'one_line', 'path_text', 'text_path', 'decode_image', 'refuse_bomb',
-           'read_zipped', 'read_image', 'read_files', 'read_images', 'ahead', 'draw_boxes', 'show_grid']
+           'iou_matrix', 'plain_name', 'one_line', 'path_text', 'text_path', 'lacks_end', 'decode_pixels',
+           'decode_image', 'refuse_bomb', 'read_zipped', 'read_image', 'read_files', 'read_images', 'ahead',
+           'draw_boxes', 'show_grid']
 
 # %% ../nbs/00_data.ipynb #c003
 import json
@@ -295,22 +296,38 @@ def text_path(
     return Path(os.fsdecode(unquote_to_bytes(text.removeprefix('file://')))) if text.startswith('file:') else Path(text)
 
 # %% ../nbs/00_data.ipynb #c054
+def lacks_end(
+    data:bytes  # a file
+) -> bool:
+    "Does a JPEG lack the marker at its end?"
+    return data[:2] == b'\xff\xd8' and data[-2:] != b'\xff\xd9'
+
+# %% ../nbs/00_data.ipynb #c055
+def decode_pixels(
+    data:bytes, # a JPEG or PNG file's bytes
+    name:str='', # for the message
+    how:int=cv2.IMREAD_COLOR  # OpenCV's: in colours or grey, reduced or not
+) -> np.ndarray:  # (height, width, 3) BGR, or (height, width) grey, uint8
+    "Pixels of an encoded image, upright; a JPEG that is cut off as far as it goes. Raises `InputError` where it is none, or too large."
+    if lacks_end(data): data += b'\xff\xd9'  # OpenCV 5 refuses it
+    try: img = cv2.imdecode(np.frombuffer(data, np.uint8), how) if data else None
+    except cv2.error as e: raise InputError(f'{name or "The data"} cannot be decoded: it may have over {MOST_PIXELS:,} pixels.') from e
+    if img is None: raise InputError(f'{name or "The data"} is not a readable image ({len(data)} bytes).')
+    return img
+
+# %% ../nbs/00_data.ipynb #c056
 def decode_image(
     data:bytes, # a JPEG or PNG file's bytes
     name:str=''  # for the message
 ) -> np.ndarray:  # (height, width, 3) RGB, uint8
-    "Pixels of an encoded image, upright; a JPEG that is cut off as far as it goes. Raises `InputError` where it is none, or too large."
-    if data[:2] == b'\xff\xd8' and data[-2:] != b'\xff\xd9': data += b'\xff\xd9'  # OpenCV 5 refuses a JPEG without its end marker
-    try: img = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error as e: raise InputError(f'{name or "The data"} cannot be decoded: it may have over {MOST_PIXELS:,} pixels.') from e
-    if img is None: raise InputError(f'{name or "The data"} is not a readable image ({len(data)} bytes).')
-    return img[..., ::-1]
+    "As `decode_pixels`."
+    return decode_pixels(data, name)[..., ::-1]
 
-# %% ../nbs/00_data.ipynb #c056
+# %% ../nbs/00_data.ipynb #c058
 MOST_BYTES = 1 << 28  # of a file
 MOST_RATIO = 200  # unpacked to packed, for files that are large at all
 
-# %% ../nbs/00_data.ipynb #c057
+# %% ../nbs/00_data.ipynb #c059
 def refuse_bomb(
     size:int, # bytes, unpacked
     packed:int, # bytes in the zip
@@ -322,7 +339,7 @@ def refuse_bomb(
     else: return
     raise InputError(f'{name}{": " if name else ""}it has {what}')
 
-# %% ../nbs/00_data.ipynb #c058
+# %% ../nbs/00_data.ipynb #c060
 def read_zipped(
     opened:zipfile.ZipFile, # an open zip
     member:str  # a name in it
@@ -332,7 +349,7 @@ def read_zipped(
     refuse_bomb(info.file_size, info.compress_size)
     return opened.read(info)
 
-# %% ../nbs/00_data.ipynb #c059
+# %% ../nbs/00_data.ipynb #c061
 def read_image(
     row:pd.Series|dict  # a row of `images`: zip is a zip file, or a folder, that holds member
 ) -> np.ndarray:  # (height, width, 3) RGB, uint8
@@ -341,7 +358,7 @@ def read_image(
     if home.is_dir(): return decode_image((home/row['member']).read_bytes(), row['image'])
     with zipfile.ZipFile(home) as z: return decode_image(read_zipped(z, row['member']), row['image'])
 
-# %% ../nbs/00_data.ipynb #c060
+# %% ../nbs/00_data.ipynb #c062
 def read_files(
     images:pd.DataFrame  # rows of `images`; each zip is opened once
 ) -> Iterator[tuple[pd.Series, bytes|InputError]]:  # (row, the file's bytes), or (row, what is wrong with it)
@@ -355,7 +372,7 @@ def read_files(
                 yield row, InputError(f'{row.image}: {e}')
         if opened: opened.close()
 
-# %% ../nbs/00_data.ipynb #c061
+# %% ../nbs/00_data.ipynb #c063
 def read_images(
     images:pd.DataFrame  # rows of `images`
 ) -> Iterator[tuple[pd.Series, np.ndarray|InputError]]:  # (row, RGB array), or (row, what is wrong with it)
@@ -364,7 +381,7 @@ def read_images(
         try: yield row, data if isinstance(data, InputError) else decode_image(data, row.image)
         except InputError as e: yield row, e
 
-# %% ../nbs/00_data.ipynb #c064
+# %% ../nbs/00_data.ipynb #c066
 def ahead(
     work:Callable, # item -> result
     items:Iterable, # taken one by one, as there is room
@@ -382,13 +399,13 @@ def ahead(
         finally:
             for late in waiting: late.cancel()
 
-# %% ../nbs/00_data.ipynb #c067
+# %% ../nbs/00_data.ipynb #c069
 PALETTE = sns.color_palette('colorblind')
 # the key of a look is what a box is to the viewer: its class when showing labels, its fate when showing errors
 LOOKS = dict(cow=(PALETTE[0], '-'), pig=(PALETTE[1], '-'), gold=(PALETTE[2], '-'), predicted=(PALETTE[0], '--'), missed=(PALETTE[3], ':'),
              silver=(PALETTE[8], '--'))
 
-# %% ../nbs/00_data.ipynb #c068
+# %% ../nbs/00_data.ipynb #c070
 def draw_boxes(
     ax:plt.Axes, # shows the picture
     boxes:pd.DataFrame, # one image's boxes, px
@@ -399,7 +416,7 @@ def draw_boxes(
         colour, line = LOOKS.get(getattr(b, look), ('grey', '-'))
         ax.add_patch(plt.Rectangle((b.x1, b.y1), b.x2-b.x1, b.y2-b.y1, fill=False, edgecolor=colour, linestyle=line, linewidth=1.8))
 
-# %% ../nbs/00_data.ipynb #c069
+# %% ../nbs/00_data.ipynb #c071
 def show_grid(
     images:pd.DataFrame, # the rows to show, in order
     boxes:pd.DataFrame, # boxes of any images

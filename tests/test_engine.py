@@ -27,7 +27,6 @@ from livestock_nb.engine import (
     fetch_all,
     file_sums,
     is_whole,
-    jpeg_size,
     letterbox,
     open_network,
     tile_starts,
@@ -35,6 +34,7 @@ from livestock_nb.engine import (
     to_input,
 )
 from livestock_nb.infer import confidence_bands, images_from, merge_parts, part_table, predict, predict_file, write_submission
+from livestock_nb.intake import jpeg_size
 from livestock_nb.train import load_model
 
 BOTH = dict(enumerate(SPECIES))
@@ -134,7 +134,7 @@ def test_ahead_keeps_order_and_bounds():
 @pytest.mark.parametrize('options, why', [((), 'baseline'), ((cv2.IMWRITE_JPEG_PROGRESSIVE, 1), 'progressive'),
                                           ((cv2.IMWRITE_JPEG_RST_INTERVAL, 4), 'restarts'), ((cv2.IMWRITE_JPEG_QUALITY, 5), 'coarse')])
 def test_jpeg_size(options, why):
-    assert jpeg_size(jpeg(320, 200, 0, *options)) == (200, 320), why
+    assert jpeg_size(jpeg(320, 200, 0, *options)) == (320, 200, 1), why
 
 
 @pytest.mark.parametrize('data', [b'', b'\xff\xd8', b'\xff\xd8\xff\xe0\x00', b'no jpeg', b'\xff\xd8' + b'\x00'*50, b'\xff\xd8\xff\xda\x00\x00\xff'])
