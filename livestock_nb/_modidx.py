@@ -930,6 +930,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'livestock_nb.pipeline.stage_name': ('pipeline.html#stage_name', 'livestock_nb/pipeline.py'),
                                        'livestock_nb.pipeline.stage_state': ('pipeline.html#stage_state', 'livestock_nb/pipeline.py'),
                                        'livestock_nb.pipeline.stage_states': ('pipeline.html#stage_states', 'livestock_nb/pipeline.py'),
+                                       'livestock_nb.pipeline.stages_in_turn': ('pipeline.html#stages_in_turn', 'livestock_nb/pipeline.py'),
                                        'livestock_nb.pipeline.status': ('pipeline.html#status', 'livestock_nb/pipeline.py'),
                                        'livestock_nb.pipeline.summary': ('pipeline.html#summary', 'livestock_nb/pipeline.py'),
                                        'livestock_nb.pipeline.top_level': ('pipeline.html#top_level', 'livestock_nb/pipeline.py'),
