@@ -55,6 +55,8 @@ def read_experiment(
     file, inside = Path(path), packaged('configs', 'experiments')/f'{Path(path).stem}.yaml'
     if not file.exists() and file.parent.name in ('', 'experiments') and inside.is_file(): file = inside
     told = read_yaml(file, f'The experiment {path}') if file.is_file() else {}
+    if isinstance(told, dict) and 'rows' in told:
+        raise InputError(f'{path} has rows, not stages: run `python benchmarks/techniques.py`, with --grid FILE for an experiment that is run here.')
     if not isinstance(told, dict) or 'config' not in told: return {'': read_config(path)}
     for key in told: nearest(key, ['config', 'set', 'grid', 'variants'], f'key in {file.name}')
     if 'grid' in told and 'variants' in told: raise InputError(f'{path} has both a grid and variants: keep one of them.')
