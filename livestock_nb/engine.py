@@ -320,10 +320,11 @@ def open_torch(
     at = pick_device(device)
     at = torch.device(f'cuda:{at}' if at.isdigit() else at)
     model = load_model(weights) if isinstance(weights, (str, Path)) else weights
-    net = use_nms_free(SimpleNamespace(model=deepcopy(model.model)), nms_free).model.to(at).float().eval().fuse(verbose=False)
+    net, lock = use_nms_free(SimpleNamespace(model=deepcopy(model.model)), nms_free).model.to(at).float().eval().fuse(verbose=False), threading.Lock()
 
     def forward(batch:np.ndarray) -> 'torch.Tensor':
-        with torch.inference_mode(): out = net(torch.from_numpy(batch).to(at))
+        batch = torch.from_numpy(batch).to(at)
+        with lock, torch.inference_mode(): out = net(batch)  # its head keeps the last shape's grid; a GPU is only told here what to do
         return (out[0] if isinstance(out, (list, tuple)) else out).float().cpu()
     return Network(forward, dict(model.names), 'torch', max(int(max(net.stride)), 32), 1 if at.type == 'cpu' else 2)
 

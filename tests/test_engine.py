@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
@@ -278,6 +279,17 @@ def test_one_pool_or_two(weights, folder, lanes):
     next(some)
     some.close()
     assert len(calls) <= 4 + 2*(2+1) + 1
+
+
+def test_calls_at_a_time_do_not_meet(weights, monkeypatch):
+    "The head keeps the grid of the shape that it saw last, which is another call's where calls are not kept apart."
+    from ultralytics.nn.modules.block import DFL
+    network, real = open_network(weights, device='cpu'), DFL.forward
+    batches = [np.random.default_rng(0).random((1, 3, *size), dtype=np.float32) for size in ((64, 96), (96, 64))]
+    alone = [network(b).numpy() for b in batches]
+    monkeypatch.setattr(DFL, 'forward', lambda self, x: (time.sleep(.1), real(self, x))[1])  # after the grid is made, before it is used
+    with ThreadPoolExecutor(2) as pool: together = [y.numpy() for y in pool.map(network, batches)]
+    for a, b in zip(alone, together, strict=True): np.testing.assert_array_equal(a, b)
 
 
 def test_views_of_one_kind_equal_the_plain_way(weights, folder):
