@@ -379,7 +379,7 @@ def locked(
     try:
         run.mkdir(parents=True, exist_ok=True)
         lock = FileLock(run/'.lock')
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=1)  # s: a process that a killed runner was about to start may hold it until then
     except Timeout as e: raise InputError(f'Another run is using {run}: wait for it, or give another folder with --run.') from e
     except OSError as e: raise InputError(f'The run folder {run} cannot be written ({e.strerror}): give another with --run.') from e
     try:
