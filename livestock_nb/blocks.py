@@ -16,10 +16,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-import yaml
 from torch import Tensor, nn
 
-from .data import InputError
+from .data import InputError, read_yaml
 from .train import quiet_ultralytics
 
 quiet_ultralytics()
@@ -205,18 +204,20 @@ class Head(Detect):
         ch:list[int]  # channels of each level
     ):
         nn.Module.__init__(self)
-        self.nc, self.nl, self.reg_max, self.no = nc, len(ch), 1, nc+4
+        self.nc, self.nl, self.reg_max, self.no, self.kept = nc, len(ch), 1, nc+4, {}
         self.stride, self.scale_xy, self.cv2 = torch.zeros(self.nl), [1.]*self.nl, nn.ModuleList()  # ultralytics asks for the last
-        self.kept = {}
 
     def forward(self, x:list[Tensor]) -> dict|Tensor|tuple:
+        "Levels [(n, c, h, w), …] to (n, 4 + nc, places), xywh in px of the input and scores; in training to the raw maps."
         maps = self.maps(x)
         if self.training: return dict(maps=maps)
         found = [self.decode_map(t, i) for i, t in enumerate(maps)]
         y = torch.cat([torch.cat(v, 2) for v in zip(*found, strict=True)], 1)
         return y if self.export else (y, dict(maps=maps))
 
-    def maps(self, x:list[Tensor]) -> list[Tensor]: return [out(v) for v, out in zip(x, self.out, strict=True)]
+    def maps(self, x:list[Tensor]) -> list[Tensor]:
+        "Levels [(n, c, h, w), …] to a raw map each, of the same h and w."
+        return [out(v) for v, out in zip(x, self.out, strict=True)]
 
     def corners(self, t:Tensor, at:float=0) -> Tensor:
         "`cell_corners`; in an export for one shape a constant, which runtimes without a grid operator (ncnn) need."
@@ -246,6 +247,7 @@ class AnchorHead(Head):
     anchors = property(lambda self: self.sizes, lambda self, value: setattr(self, 'sizes', value))  # (levels, anchors, 2), px
 
     def decode_map(self, t:Tensor, i:int) -> tuple[Tensor, Tensor]:
+        "A raw map of level i to boxes (n, 4, anchors·h·w), xywh in px of the input, and scores (n, nc, anchors·h·w), 0 to 1."
         s, (xy, wh, obj, cls) = self.scale_xy[i], t.view(t.shape[0], self.na, 5+self.nc, -1).split((2, 2, 1, self.nc), 2)
         xy = (xy.sigmoid()*s - (s-1)/2 + self.corners(t))*self.stride[i]
         wh = wh.clamp(max=8).exp()*self.anchors[i][:, :, None].type_as(t)
@@ -274,10 +276,12 @@ class FastestHead(AnchorHead):
         self.out = nn.ModuleList(nn.Conv2d(ch[0], c, 1) for c in (4*self.na, self.na, nc))
 
     def maps(self, x:list[Tensor]) -> list[Tensor]:
+        "Levels [(n, c, h, w), …] to a raw map each, of the same h and w."
         towers = [(box(v), cls(v)) for v, box, cls in zip(x, self.box, self.cls, strict=True)]
         return [torch.cat((self.out[0](box), self.out[1](cls), self.out[2](cls)), 1) for box, cls in towers]
 
     def decode_map(self, t:Tensor, i:int) -> tuple[Tensor, Tensor]:
+        "A raw map of level i to boxes (n, 4, anchors·h·w), xywh in px of the input, and scores (n, nc, anchors·h·w), 0 to 1."
         box, obj, cls = t.flatten(2).split((4*self.na, self.na, self.nc), 1)
         xy, wh = box.view(t.shape[0], self.na, 4, -1).sigmoid().split(2, 2)
         xy, wh = (xy*2 - .5 + self.corners(t))*self.stride[i], (wh*2)**2*self.anchors[i][:, :, None].type_as(t)
@@ -305,11 +309,13 @@ class DecoupledHead(Head):
         self.out = nn.ModuleList(nn.ModuleList(nn.Conv2d(width, c, 1) for c in (4, 1, nc)) for _ in ch)
 
     def maps(self, x:list[Tensor]) -> list[Tensor]:
+        "Levels [(n, c, h, w), …] to a raw map each, of the same h and w."
         x = [stem(v) for v, stem in zip(x, self.stem, strict=True)]
         towers = [(box(v), cls(v)) for v, box, cls in zip(x, self.box, self.cls, strict=True)]
         return [torch.cat((o[0](box), o[1](box), o[2](cls)), 1) for o, (box, cls) in zip(self.out, towers, strict=True)]
 
     def decode_map(self, t:Tensor, i:int) -> tuple[Tensor, Tensor]:
+        "A raw map of level i to boxes (n, 4, h·w), xywh in px of the input, and scores (n, nc, h·w), 0 to 1."
         xy, wh, obj, cls = t.flatten(2).split((2, 2, 1, self.nc), 1)
         return torch.cat((xy + self.corners(t), wh.clamp(max=8).exp()), 1)*self.stride[i], obj.sigmoid()*cls.sigmoid()
 
@@ -340,6 +346,7 @@ class NanoHead(Head):
     def maps(self, x:list[Tensor]) -> list[Tensor]: return super().maps([m(v) for v, m in zip(x, self.tower, strict=True)])
 
     def decode_map(self, t:Tensor, i:int) -> tuple[Tensor, Tensor]:
+        "A raw map of level i to boxes (n, 4, h·w), xywh in px of the input, and scores (n, nc, h·w), 0 to 1."
         cls, sides = t.flatten(2).split((self.nc, 4*self.bins), 1)
         before, after = (sides.view(t.shape[0], 4, self.bins, -1).softmax(2)*self.steps).sum(2).split(2, 1)  # left, top; right, bottom
         return torch.cat((self.corners(t, self.at) + (after-before)/2, after+before), 1)*self.stride[i], cls.sigmoid()
@@ -389,7 +396,8 @@ class Guide(nn.Module):
     def forward(
         self,
         y:list[Tensor]  # what every layer before the head gave
-    ) -> list[Tensor]:
+    ) -> list[Tensor]:  # raw maps (n, nc + 4 · bins, h, w) of the head's levels
+        "What the guide makes of backbone and neck."
         first = [v.detach() for v in y] if self.detached else y
         own = list(first[:len(first)-len(self.neck)])
         for m in self.neck: own.append(m(own[m.f] if isinstance(m.f, int) else [own[j] for j in m.f]))
@@ -489,13 +497,13 @@ def read_description(
     path = Path(path)
     try:
         if path.suffix == '.cfg': return describe_cfg(read_cfg(path)) | dict(yaml_file=path.name)
-        parts = yaml.safe_load(path.read_text(encoding='utf-8'))
+        parts = read_yaml(path, 'it')
         if not {'backbone', 'neck', 'head'} & parts.keys(): return parts | dict(family=parts['family'], nc=int(parts['nc']), yaml_file=path.name)
         backbone, neck, head = (parts.pop(part) for part in ('backbone', 'neck', 'head'))
         if len(head) != 1 or not head[0][2].endswith('Head'): raise InputError('its head has to be one layer, a head.')
         return parts | dict(layers=[*backbone, *neck, *head], neck=len(backbone), yaml_file=path.name)
     except InputError as e: raise InputError(f'{path.name}: {e}') from e
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, IndexError, yaml.YAMLError) as e:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
         raise InputError(f'{path} cannot be read as a detector\'s description ({type(e).__name__}: {e}).') from e
 
 # %% ../nbs/07a_blocks.ipynb #c052

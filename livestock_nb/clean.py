@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .data import InputError
-from .pipeline import locked, read_json
+from .data import InputError, read_json
+from .pipeline import locked
 
 # %% ../nbs/14e_clean.ipynb #c005
 BULKY = {'.jpg', '.jpeg', '.png', '.bmp', '.zip', '.npy', '.npz', '.cache'}  # suffixes of what can be made again, below a stage's folder

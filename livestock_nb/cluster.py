@@ -23,9 +23,9 @@ import psutil
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from .data import InputError, save_json, whole_file
+from .data import InputError, read_json, save_json, whole_file
 from .grid import broken_input
-from .pipeline import digest, end_orphans, is_done, read_json, run_stage, stage_key
+from .pipeline import end_orphans, run_stage, stage_state, what_it_made
 
 # %% ../nbs/14b_cluster.ipynb #c005
 @contextmanager
@@ -108,8 +108,7 @@ def run_all_on_ray(
     known, made, folders, why = read_json(run/'.hashes.json'), {}, {}, {}
     with tqdm(total=len(stages), desc='stages', unit='stage') as bar:
         def end(stage:dict, key:str, wrong:str) -> None:
-            record = read_json(run/'records'/f'{stage["name"]}.json')
-            made[stage['name']] = digest([key, record.get('key'), record.get('files')])
+            made[stage['name']] = what_it_made(stage, run, key)
             if wrong: folders[stage['params']['out']], why[stage['name']] = stage['name'], wrong
             bar.write(f'{stage["name"]}: {wrong or "done"}', file=sys.stderr)
             bar.update()
@@ -118,9 +117,8 @@ def run_all_on_ray(
             for stage in ready(waiting, [s for s, _ in running.values()]):
                 waiting.remove(stage)
                 cause = broken_input(stage, folders)
-                key = '' if cause else stage_key(stage, run, made, known)
-                record = read_json(run/'records'/f'{stage["name"]}.json')
-                if cause or is_done(record, key, Path(stage['params']['out']), known): end(stage, key, cause and f'{cause} failed')
+                key, done = ('', None) if cause else stage_state(stage, run, made, known)
+                if cause or done: end(stage, key, cause and f'{cause} failed')
                 else: running[task.remote(stage, run, key)] = stage, key
             if not running: continue
             ref = ray.wait(list(running))[0][0]

@@ -78,7 +78,8 @@ def tuned_rule(
 
 # %% ../nbs/07d_criteria.ipynb #c018
 class Criterion:
-    "What the criteria of our own heads share; each has `losses`."
+    """What the criteria of our own heads share. Each has `losses`: of raw maps by name ('maps', perhaps the guide's 'aux'), and the gold boxes
+    (x1 y1 x2 y2, px of the input) and class numbers of each image, the losses that `names` names."""
     names, kinds = ('box_loss', 'cls_loss', 'obj_loss'), dict(box='ciou', cls='bce')
 
     def __init__(self, model:'DetectionModel'):
@@ -89,7 +90,9 @@ class Criterion:
         self.kinds = self.kinds | {k: SWITCHES[k] for k in ('box', 'cls') if SWITCHES[k]}
         self.smoothing = SWITCHES['smoothing']
 
-    def update(self): self.updates += 1
+    def update(self):
+        "An epoch is over."
+        self.updates += 1
 
     def __call__(self, preds:dict|tuple, batch:dict) -> tuple['Tensor', dict]:
         import torch

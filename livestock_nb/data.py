@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['MOST_PIXELS', 'SPECIES', 'SOURCES', 'CORNERS', 'IMAGE_DTYPES', 'BOX_DTYPES', 'FORMULA', 'MOST_VALUES', 'CONTROL',
            'MOST_BYTES', 'MOST_RATIO', 'PALETTE', 'LOOKS', 'InputError', 'image_table', 'box_table', 'whole_file',
-           'is_formula', 'guard_formulas', 'save_table', 'load_table', 'save_text', 'save_json', 'yaml_size',
-           'read_yaml', 'project_root', 'box_area', 'clip_boxes', 'to_yolo', 'from_yolo', 'iou_matrix', 'plain_name',
-           'one_line', 'path_text', 'text_path', 'decode_image', 'refuse_bomb', 'read_zipped', 'read_image',
-           'read_files', 'read_images', 'ahead', 'draw_boxes', 'show_grid']
+           'is_formula', 'guard_formula', 'guard_formulas', 'save_table', 'load_table', 'save_text', 'save_json',
+           'read_json', 'yaml_size', 'read_yaml', 'project_root', 'box_area', 'clip_boxes', 'to_yolo', 'from_yolo',
+           'iou_matrix', 'plain_name', 'one_line', 'path_text', 'text_path', 'lacks_end', 'decode_pixels',
+           'decode_image', 'refuse_bomb', 'read_zipped', 'read_image', 'read_files', 'read_images', 'ahead',
+           'draw_boxes', 'show_grid']
 
-# %% ../nbs/00_data.ipynb #c002
+# %% ../nbs/00_data.ipynb #c003
 import json
 import os
 import re
@@ -35,7 +36,7 @@ os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MOST_PIXELS))  # which O
 
 import cv2
 
-# %% ../nbs/00_data.ipynb #c005
+# %% ../nbs/00_data.ipynb #c006
 SPECIES = ['cow', 'pig']  # the order is the class index in every YOLO label file and every detector
 SOURCES = ['gold', 'silver', 'human', 'model']
 CORNERS = ['x1', 'y1', 'x2', 'y2']
@@ -44,11 +45,11 @@ IMAGE_DTYPES = dict(image=str, species=str, width='int32', height='int32', zip=s
 BOX_DTYPES = dict(image=str, label=str, **dict.fromkeys(CORNERS, 'float64'), confidence='float64', source=str, ignore=bool,
                   **{f'raw_{c}': 'float64' for c in CORNERS})
 
-# %% ../nbs/00_data.ipynb #c006
+# %% ../nbs/00_data.ipynb #c007
 class InputError(ValueError):
     "Something the user gave is wrong. The message names it and the remedy, and is shown without a traceback."
 
-# %% ../nbs/00_data.ipynb #c007
+# %% ../nbs/00_data.ipynb #c008
 def image_table(
     rows:Iterable[dict]|pd.DataFrame  # rows with at least image, species, width, height (px)
 ) -> pd.DataFrame:  # columns of `IMAGE_DTYPES`, sorted by image
@@ -57,7 +58,7 @@ def image_table(
     for c in ('zip', 'member', 'farm', 'camera', 'time', 'group', 'sha'): df[c] = df[c].astype(object).fillna('')
     return df.astype(IMAGE_DTYPES).sort_values('image', ignore_index=True)
 
-# %% ../nbs/00_data.ipynb #c008
+# %% ../nbs/00_data.ipynb #c009
 def box_table(
     rows:Iterable[dict]|pd.DataFrame  # rows with at least image, label and the corners x1 y1 x2 y2 (px)
 ) -> pd.DataFrame:  # columns of `BOX_DTYPES`, sorted by image, then label, then corners
@@ -67,7 +68,7 @@ def box_table(
     df['ignore'] = df['ignore'].eq(True)
     return df.astype(BOX_DTYPES).sort_values(['image', 'label', *CORNERS], ignore_index=True)
 
-# %% ../nbs/00_data.ipynb #c011
+# %% ../nbs/00_data.ipynb #c012
 @contextmanager
 def whole_file(
     path:Path|str  # the file's final name; its folder is made where it is missing
@@ -82,33 +83,42 @@ def whole_file(
         tmp.replace(path)
     finally: tmp.unlink(missing_ok=True)
 
-# %% ../nbs/00_data.ipynb #c013
-FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a formula, or a text that was guarded against being one, begins
-
 # %% ../nbs/00_data.ipynb #c014
+FORMULA = re.compile(r"[' ]*[=+\-@\t\r\n]")  # how a formula, or a text that was guarded against being one, begins
+
+# %% ../nbs/00_data.ipynb #c015
 def is_formula(
     value:object  # of a table's cell
 ) -> bool:
     "Would a spreadsheet take this text for a formula? Numbers are none."
     if not isinstance(value, str) or not FORMULA.match(value): return False
-    try: float(value.lstrip("'"))
+    try: float(value.lstrip("' "))
     except ValueError: return True
     return False
 
-# %% ../nbs/00_data.ipynb #c015
+# %% ../nbs/00_data.ipynb #c016
+def guard_formula(
+    value:object, # of a table's cell
+    back:bool=False  # take the apostrophe away again
+) -> object:
+    "The cell, a text that begins like a formula with an apostrophe before it; `back` gives the cell that there was."
+    if not is_formula(value): return value
+    return value.removeprefix("'") if back else f"'{value}"
+
+# %% ../nbs/00_data.ipynb #c017
 def guard_formulas(
     df:pd.DataFrame, # any table
     back:bool=False  # take the apostrophes away again
 ) -> pd.DataFrame:
-    "The table with an apostrophe before every text that begins like a formula; `back` gives the table that there was."
+    "As `guard_formula`, for every cell."
     df = df.copy()
     for i in range(df.shape[1]):
         text = df.iloc[:, i]
         if text.dtype.kind not in 'biufmM' and (odd := text.map(is_formula).eq(True)).any():
-            df.isetitem(i, text.where(~odd, text[odd].str.removeprefix("'") if back else "'" + text[odd].astype(str)))
+            df.isetitem(i, text.where(~odd, text[odd].map(lambda v: guard_formula(v, back))))
     return df
 
-# %% ../nbs/00_data.ipynb #c017
+# %% ../nbs/00_data.ipynb #c019
 def save_table(
     df:pd.DataFrame, # any table
     path:Path|str  # ends in .parquet or .csv
@@ -119,7 +129,7 @@ def save_table(
         else: guard_formulas(df).to_csv(tmp, index=False)
     return Path(path)
 
-# %% ../nbs/00_data.ipynb #c018
+# %% ../nbs/00_data.ipynb #c020
 def load_table(
     path:Path|str  # a .parquet or .csv file that a stage wrote
 ) -> pd.DataFrame:
@@ -129,7 +139,7 @@ def load_table(
     try: return pd.read_parquet(path) if path.suffix == '.parquet' else guard_formulas(pd.read_csv(path), back=True)
     except (OSError, ValueError) as e: raise InputError(f'{path} cannot be read as a table ({e}): run the stage "{path.parent.name}" again.') from e
 
-# %% ../nbs/00_data.ipynb #c019
+# %% ../nbs/00_data.ipynb #c021
 def save_text(
     text:str, # what to write, UTF-8
     path:Path|str  # the file's final name
@@ -138,7 +148,7 @@ def save_text(
     with whole_file(path) as tmp: tmp.write_text(text, encoding='utf-8')
     return Path(path)
 
-# %% ../nbs/00_data.ipynb #c020
+# %% ../nbs/00_data.ipynb #c022
 def save_json(
     obj:dict|list, # anything json can say
     path:Path|str  # the file's final name
@@ -147,9 +157,18 @@ def save_json(
     return save_text(json.dumps(obj, indent=1, ensure_ascii=False) + '\n', path)
 
 # %% ../nbs/00_data.ipynb #c023
+def read_json(
+    path:Path  # of a record that `save_json` wrote; may be missing, or half of a file that something else wrote
+) -> dict:  # empty where there is nothing to read
+    "A record; one that cannot be read is no record."
+    try: found = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError): return {}
+    return found if isinstance(found, dict) else {}
+
+# %% ../nbs/00_data.ipynb #c026
 MOST_VALUES = 100_000  # of a yaml file
 
-# %% ../nbs/00_data.ipynb #c024
+# %% ../nbs/00_data.ipynb #c027
 def yaml_size(
     value:object, # of `yaml.safe_load`
     inside:tuple[int, ...]=()  # what it stands in
@@ -163,7 +182,7 @@ def yaml_size(
         if count > MOST_VALUES: break
     return count
 
-# %% ../nbs/00_data.ipynb #c025
+# %% ../nbs/00_data.ipynb #c028
 def read_yaml(
     source:Path|str, # a file, or the text itself
     what:str=''  # what it is, for the message; the file's name where not given
@@ -180,20 +199,20 @@ def read_yaml(
         raise InputError(f'{what} cannot be read as yaml: {said}') from e
     return value
 
-# %% ../nbs/00_data.ipynb #c028
+# %% ../nbs/00_data.ipynb #c031
 def project_root() -> Path:
     "The nearest folder at or above the current one that holds `settings.ini`; where there is none, the current one."
     here = Path.cwd()
     return next((p for p in (here, *here.parents) if (p/'settings.ini').exists()), here)
 
-# %% ../nbs/00_data.ipynb #c031
+# %% ../nbs/00_data.ipynb #c034
 def box_area(
     boxes:pd.DataFrame  # with corners x1 y1 x2 y2, px
 ) -> pd.Series:  # px²
     "Area of each box; 0 where a box has no width or no height."
     return (boxes.x2 - boxes.x1).clip(lower=0) * (boxes.y2 - boxes.y1).clip(lower=0)
 
-# %% ../nbs/00_data.ipynb #c032
+# %% ../nbs/00_data.ipynb #c035
 def clip_boxes(
     boxes:pd.DataFrame, # corners in px
     images:pd.DataFrame  # with image, width, height (px)
@@ -202,7 +221,7 @@ def clip_boxes(
     size = images.set_index('image')[['width', 'height']].reindex(boxes.image)
     return boxes.assign(**{c: boxes[c].clip(0, size['width' if c[0] == 'x' else 'height'].to_numpy()) for c in CORNERS})
 
-# %% ../nbs/00_data.ipynb #c033
+# %% ../nbs/00_data.ipynb #c036
 def to_yolo(
     boxes:pd.DataFrame, # corners in px
     images:pd.DataFrame  # with image, width, height (px)
@@ -214,7 +233,7 @@ def to_yolo(
     return pd.DataFrame(dict(image=b.image, class_id=b.label.map(SPECIES.index).astype(int), xc=(b.x1+b.x2)/2/w, yc=(b.y1+b.y2)/2/h,
                              w=(b.x2-b.x1)/w, h=(b.y2-b.y1)/h))
 
-# %% ../nbs/00_data.ipynb #c034
+# %% ../nbs/00_data.ipynb #c037
 def from_yolo(
     rows:pd.DataFrame, # image, class_id, xc, yc, w, h as fractions of the image's size
     images:pd.DataFrame  # with image, width, height (px)
@@ -225,7 +244,7 @@ def from_yolo(
     return box_table(dict(image=rows.image, label=rows.class_id.map(dict(enumerate(SPECIES))), x1=(rows.xc-rows.w/2)*w, x2=(rows.xc+rows.w/2)*w,
                           y1=(rows.yc-rows.h/2)*h, y2=(rows.yc+rows.h/2)*h))
 
-# %% ../nbs/00_data.ipynb #c037
+# %% ../nbs/00_data.ipynb #c040
 def iou_matrix(
     a:np.ndarray, # (n, 4) corners x1 y1 x2 y2
     b:np.ndarray  # (m, 4) corners in the same frame
@@ -236,7 +255,7 @@ def iou_matrix(
     a, b = (torch.as_tensor(np.asarray(v, dtype=float).reshape(-1, 4)) for v in (a, b))
     return box_iou(a, b).numpy()
 
-# %% ../nbs/00_data.ipynb #c040
+# %% ../nbs/00_data.ipynb #c043
 def plain_name(
     name:str  # a file's or zip member's name as Python gives it
 ) -> str:  # NFC
@@ -247,10 +266,10 @@ def plain_name(
     try: return unicodedata.normalize('NFC', raw.decode('cp949'))
     except UnicodeDecodeError: return unicodedata.normalize('NFC', name)
 
-# %% ../nbs/00_data.ipynb #c043
+# %% ../nbs/00_data.ipynb #c046
 CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]')  # ends or turns a line, or is no character
 
-# %% ../nbs/00_data.ipynb #c044
+# %% ../nbs/00_data.ipynb #c047
 def one_line(
     text:object, # anything that has a text
     most:int=500  # characters that are kept
@@ -259,7 +278,7 @@ def one_line(
     text = str(text)[:most]
     return text if text.isprintable() else CONTROL.sub('_', text)
 
-# %% ../nbs/00_data.ipynb #c047
+# %% ../nbs/00_data.ipynb #c050
 def path_text(
     path:Path  # a file whose name may hold bytes that are not UTF-8
 ) -> str:  # the path, or its file: URI where a table could not hold the path
@@ -269,30 +288,46 @@ def path_text(
     except UnicodeEncodeError: return path.as_uri()
     return str(path)
 
-# %% ../nbs/00_data.ipynb #c048
+# %% ../nbs/00_data.ipynb #c051
 def text_path(
     text:str  # as `path_text` gives it
 ) -> Path:
     "The path that `path_text` was given."
     return Path(os.fsdecode(unquote_to_bytes(text.removeprefix('file://')))) if text.startswith('file:') else Path(text)
 
-# %% ../nbs/00_data.ipynb #c051
+# %% ../nbs/00_data.ipynb #c054
+def lacks_end(
+    data:bytes  # a file
+) -> bool:
+    "Does a JPEG lack the marker at its end?"
+    return data[:2] == b'\xff\xd8' and data[-2:] != b'\xff\xd9'
+
+# %% ../nbs/00_data.ipynb #c055
+def decode_pixels(
+    data:bytes, # a JPEG or PNG file's bytes
+    name:str='', # for the message
+    how:int=cv2.IMREAD_COLOR  # OpenCV's: in colours or grey, reduced or not
+) -> np.ndarray:  # (height, width, 3) BGR, or (height, width) grey, uint8
+    "Pixels of an encoded image, upright; a JPEG that is cut off as far as it goes. Raises `InputError` where it is none, or too large."
+    if lacks_end(data): data += b'\xff\xd9'  # OpenCV 5 refuses it
+    try: img = cv2.imdecode(np.frombuffer(data, np.uint8), how) if data else None
+    except cv2.error as e: raise InputError(f'{name or "The data"} cannot be decoded: it may have over {MOST_PIXELS:,} pixels.') from e
+    if img is None: raise InputError(f'{name or "The data"} is not a readable image ({len(data)} bytes).')
+    return img
+
+# %% ../nbs/00_data.ipynb #c056
 def decode_image(
     data:bytes, # a JPEG or PNG file's bytes
     name:str=''  # for the message
 ) -> np.ndarray:  # (height, width, 3) RGB, uint8
-    "Pixels of an encoded image, upright; a JPEG that is cut off as far as it goes. Raises `InputError` where it is none, or too large."
-    if data[:2] == b'\xff\xd8' and data[-2:] != b'\xff\xd9': data += b'\xff\xd9'  # OpenCV 5 refuses a JPEG without its end marker
-    try: img = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error as e: raise InputError(f'{name or "The data"} cannot be decoded: it may have over {MOST_PIXELS:,} pixels.') from e
-    if img is None: raise InputError(f'{name or "The data"} is not a readable image ({len(data)} bytes).')
-    return img[..., ::-1]
+    "As `decode_pixels`."
+    return decode_pixels(data, name)[..., ::-1]
 
-# %% ../nbs/00_data.ipynb #c053
+# %% ../nbs/00_data.ipynb #c058
 MOST_BYTES = 1 << 28  # of a file
 MOST_RATIO = 200  # unpacked to packed, for files that are large at all
 
-# %% ../nbs/00_data.ipynb #c054
+# %% ../nbs/00_data.ipynb #c059
 def refuse_bomb(
     size:int, # bytes, unpacked
     packed:int, # bytes in the zip
@@ -304,7 +339,7 @@ def refuse_bomb(
     else: return
     raise InputError(f'{name}{": " if name else ""}it has {what}')
 
-# %% ../nbs/00_data.ipynb #c055
+# %% ../nbs/00_data.ipynb #c060
 def read_zipped(
     opened:zipfile.ZipFile, # an open zip
     member:str  # a name in it
@@ -314,7 +349,7 @@ def read_zipped(
     refuse_bomb(info.file_size, info.compress_size)
     return opened.read(info)
 
-# %% ../nbs/00_data.ipynb #c056
+# %% ../nbs/00_data.ipynb #c061
 def read_image(
     row:pd.Series|dict  # a row of `images`: zip is a zip file, or a folder, that holds member
 ) -> np.ndarray:  # (height, width, 3) RGB, uint8
@@ -323,7 +358,7 @@ def read_image(
     if home.is_dir(): return decode_image((home/row['member']).read_bytes(), row['image'])
     with zipfile.ZipFile(home) as z: return decode_image(read_zipped(z, row['member']), row['image'])
 
-# %% ../nbs/00_data.ipynb #c057
+# %% ../nbs/00_data.ipynb #c062
 def read_files(
     images:pd.DataFrame  # rows of `images`; each zip is opened once
 ) -> Iterator[tuple[pd.Series, bytes|InputError]]:  # (row, the file's bytes), or (row, what is wrong with it)
@@ -337,7 +372,7 @@ def read_files(
                 yield row, InputError(f'{row.image}: {e}')
         if opened: opened.close()
 
-# %% ../nbs/00_data.ipynb #c058
+# %% ../nbs/00_data.ipynb #c063
 def read_images(
     images:pd.DataFrame  # rows of `images`
 ) -> Iterator[tuple[pd.Series, np.ndarray|InputError]]:  # (row, RGB array), or (row, what is wrong with it)
@@ -346,7 +381,7 @@ def read_images(
         try: yield row, data if isinstance(data, InputError) else decode_image(data, row.image)
         except InputError as e: yield row, e
 
-# %% ../nbs/00_data.ipynb #c061
+# %% ../nbs/00_data.ipynb #c066
 def ahead(
     work:Callable, # item -> result
     items:Iterable, # taken one by one, as there is room
@@ -364,13 +399,13 @@ def ahead(
         finally:
             for late in waiting: late.cancel()
 
-# %% ../nbs/00_data.ipynb #c064
+# %% ../nbs/00_data.ipynb #c069
 PALETTE = sns.color_palette('colorblind')
 # the key of a look is what a box is to the viewer: its class when showing labels, its fate when showing errors
 LOOKS = dict(cow=(PALETTE[0], '-'), pig=(PALETTE[1], '-'), gold=(PALETTE[2], '-'), predicted=(PALETTE[0], '--'), missed=(PALETTE[3], ':'),
              silver=(PALETTE[8], '--'))
 
-# %% ../nbs/00_data.ipynb #c065
+# %% ../nbs/00_data.ipynb #c070
 def draw_boxes(
     ax:plt.Axes, # shows the picture
     boxes:pd.DataFrame, # one image's boxes, px
@@ -381,7 +416,7 @@ def draw_boxes(
         colour, line = LOOKS.get(getattr(b, look), ('grey', '-'))
         ax.add_patch(plt.Rectangle((b.x1, b.y1), b.x2-b.x1, b.y2-b.y1, fill=False, edgecolor=colour, linestyle=line, linewidth=1.8))
 
-# %% ../nbs/00_data.ipynb #c066
+# %% ../nbs/00_data.ipynb #c071
 def show_grid(
     images:pd.DataFrame, # the rows to show, in order
     boxes:pd.DataFrame, # boxes of any images

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
@@ -31,7 +30,7 @@ from tqdm import tqdm
 
 from . import blocks
 from .blocks import DESCRIPTIONS, Guide, build_layers, read_description
-from .data import SPECIES, InputError
+from .data import SPECIES, InputError, read_yaml
 from .train import quiet_ultralytics
 
 quiet_ultralytics()
@@ -117,6 +116,7 @@ class FarmDetector(DetectionModel):
         return guided_maps(self, x)
 
     def loss(self, batch:dict, preds:dict|tuple|None=None) -> tuple[Tensor, dict]:
+        "The losses, each times the number of images, and the losses by name; boxes of the batch are xywh, as fractions of the input."
         return super().loss(batch, self.forward(batch['img']) if preds is None else preds)
 
     def init_criterion(self):
@@ -146,10 +146,12 @@ def guided_maps(
 class SetDecoder(RTDETRDecoder):
     "RT-DETR's decoder that answers (n, 4 + nc, queries): centre, width and height in px of the network's input, and scores."
     def forward(self, x:list[Tensor], batch:dict|None=None) -> Tensor|tuple:
+        "Levels [(n, c, h, w), …] of strides 8, 16 and 32 to the rows above; in training to what the loss needs."
         self.cells = x[0].shape[-2:]
         return super().forward(x, batch)
 
     def postprocess(self, boxes:Tensor, scores:Tensor) -> Tensor:
+        "Boxes (n, queries, 4), xywh as fractions of the input, and scores (n, queries, nc) to (n, 4 + nc, queries), px."
         h, w = (8*v for v in self.cells)  # its first level has stride 8
         x, y, width, height = boxes.split(1, -1)
         return torch.cat((x*w, y*h, width*w, height*h, scores), -1).transpose(1, 2)
@@ -166,7 +168,9 @@ class SetDetector(RTDETRDetectionModel):
 # %% ../nbs/07d_detectors.ipynb #c017
 class SameSize(GeneralizedRCNNTransform):
     "Torchvision's preparation of images, without its scaling: they come scaled."
-    def resize(self, image:Tensor, target:dict|None=None) -> tuple[Tensor, dict|None]: return image, target
+    def resize(self, image:Tensor, target:dict|None=None) -> tuple[Tensor, dict|None]:
+        "An image (3, h, w) and its target as they are."
+        return image, target
 
 # %% ../nbs/07d_detectors.ipynb #c018
 class TwoStageHead(Detect):
@@ -185,11 +189,13 @@ class TwoStageHead(Detect):
         self.stride, self.cv2, self.cv3 = torch.tensor([4., 8., 16., 32., 64.]), nn.ModuleList(), None
 
     def forward(self, x:Tensor) -> dict|Tensor|tuple:
+        "Images (n, 3, h, w), 0 to 1, to the rows above; in training the images go on to the loss."
         if self.training: return dict(images=x)
         rows = torch.stack([self.place(found) for found in self.net(list(x))])
         return rows if self.export else (rows, dict(images=x))
 
     def place(self, found:dict) -> Tensor:
+        "Corners (m, 4; px of the input), scores and labels (from 1) of an image to (4 + nc, `most`)."
         corners, scores, labels = found['boxes'], found['scores'], found['labels']
         xywh = torch.cat(((corners[:, :2]+corners[:, 2:])/2, corners[:, 2:]-corners[:, :2]), 1)
         rows = torch.cat((xywh, nn.functional.one_hot(labels-1, self.nc)*scores[:, None]), 1)
@@ -214,6 +220,7 @@ class TwoStageDetector(DetectionModel):
     def init_criterion(self) -> None: "None: see `loss`."
 
     def loss(self, batch:dict, preds:dict|tuple|None=None) -> tuple[Tensor, dict]:
+        "Torchvision's losses: their sum, times the number of images, and each by name; boxes of the batch are xywh, as fractions of the input."
         net, images = self.model[-1].net, batch['img']
         n, _, h, w = images.shape
         xy, wh = (v*torch.tensor([w, h], device=images.device) for v in batch['bboxes'].to(images.device).split(2, 1))
@@ -245,13 +252,12 @@ def make_detector(
 def own_description(
     path:Path|str  # a file, or the name of a description inside ultralytics
 ) -> dict|None:
-    "What a file describes, where it is in our manner; None for one of ultralytics'."
+    "What a file describes, where it is in our manner; None for one of ultralytics'. Raises `InputError` where it cannot be read."
     path = Path(path)
     if not path.is_file() or path.suffix not in ('.cfg', '.yaml', '.yml'): return None
     if path.suffix == '.cfg': return read_description(path)
-    try: ours = 'family' in yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, TypeError, UnicodeDecodeError, yaml.YAMLError): return None  # ultralytics will say what is wrong
-    return read_description(path) if ours else None
+    told = read_yaml(path)
+    return read_description(path) if isinstance(told, dict) and 'family' in told else None  # else ultralytics will say what is wrong
 
 # %% ../nbs/07d_detectors.ipynb #c024
 def build_model(

@@ -11,7 +11,7 @@ __all__ = ['COUNT_EDGES', 'COUNT_BINS', 'RATIO_BINS', 'AREA_EDGES', 'AREA_BINS',
            'light_table', 'night_table', 'plot_light', 'run_table', 'sample_runs', 'show_small', 'take_parts',
            'load_tables', 'make_tables', 'save_tables', 'make_plots', 'save_plots', 'compare_parts']
 
-# %% ../nbs/03_eda.ipynb #c002
+# %% ../nbs/03_eda.ipynb #c003
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -26,14 +26,14 @@ import seaborn as sns
 from IPython.display import HTML
 from tqdm import tqdm
 
-from .data import CORNERS, LOOKS, SPECIES, InputError, box_area, iou_matrix, load_table, whole_file
+from .data import CORNERS, LOOKS, SPECIES, InputError, box_area, decode_pixels, iou_matrix, load_table, whole_file
 from .data import read_files, save_table, show_grid
 
-# %% ../nbs/03_eda.ipynb #c009
+# %% ../nbs/03_eda.ipynb #c010
 COUNT_EDGES = dict(cow=(4, 6), pig=(8, 13))  # boxes an image from which it is medium, and from which it is many
 COUNT_BINS = ['little', 'medium', 'many']
 
-# %% ../nbs/03_eda.ipynb #c010
+# %% ../nbs/03_eda.ipynb #c011
 def count_boxes(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame  # a `boxes` table; boxes of other images do not count
@@ -41,7 +41,7 @@ def count_boxes(
     "Number of boxes of every image, 0 included."
     return boxes.groupby('image').size().reindex(images.image, fill_value=0).rename('count')
 
-# %% ../nbs/03_eda.ipynb #c011
+# %% ../nbs/03_eda.ipynb #c012
 def count_bin(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame  # a `boxes` table
@@ -51,14 +51,14 @@ def count_bin(
     low, high = np.array([COUNT_EDGES[s] for s in images.species]).reshape(-1, 2).T
     return pd.Series(np.array(COUNT_BINS)[(n >= low).astype(int) + (n >= high)], pd.Index(images.image), name='count_bin', dtype=str)
 
-# %% ../nbs/03_eda.ipynb #c014
+# %% ../nbs/03_eda.ipynb #c015
 RATIO_BINS = ['horizontal', 'square', 'vertical']
 AREA_EDGES = [100, 1_000, 10_000, 50_000, 100_000]  # px²
 AREA_BINS = ['out', 'very small', 'small', 'medium', 'large', 'very large']
 SMALL_EDGES = [1_000, 2_000, 4_000, 6_000, 8_000, 10_000]  # px²
 SMALL_BINS = ['1–2k', '2–4k', '4–6k', '6–8k', '8–10k']
 
-# %% ../nbs/03_eda.ipynb #c015
+# %% ../nbs/03_eda.ipynb #c016
 def width_share(
     boxes:pd.DataFrame  # corners in px
 ) -> pd.Series:  # in [0, 1]; .5 is a square
@@ -66,7 +66,7 @@ def width_share(
     w, h = boxes.x2 - boxes.x1, boxes.y2 - boxes.y1
     return (w/(w + h)).rename('width_share')
 
-# %% ../nbs/03_eda.ipynb #c016
+# %% ../nbs/03_eda.ipynb #c017
 def ratio_bin(
     boxes:pd.DataFrame  # corners in px
 ) -> pd.Series:  # horizontal, square or vertical; index as in `boxes`
@@ -75,14 +75,14 @@ def ratio_bin(
     names = np.select([w/(w + h) >= .6, h/(w + h) >= .6], ['horizontal', 'vertical'], 'square')
     return pd.Series(names, boxes.index, name='ratio_bin', dtype=str)
 
-# %% ../nbs/03_eda.ipynb #c017
+# %% ../nbs/03_eda.ipynb #c018
 def area_bin(
     boxes:pd.DataFrame  # corners in px
 ) -> pd.Series:  # one of `AREA_BINS`; index as in `boxes`
     "Size of each box: out < 100 ≤ very small < 1,000 ≤ small < 10,000 ≤ medium < 50,000 ≤ large < 100,000 ≤ very large, in px²."
     return pd.Series(np.array(AREA_BINS)[np.digitize(box_area(boxes), AREA_EDGES)], boxes.index, name='area_bin', dtype=str)
 
-# %% ../nbs/03_eda.ipynb #c018
+# %% ../nbs/03_eda.ipynb #c019
 def small_bin(
     boxes:pd.DataFrame  # corners in px
 ) -> pd.Series:  # one of `SMALL_BINS`; only the boxes of 1,000 ≤ area < 10,000 px², index as in `boxes`
@@ -90,7 +90,7 @@ def small_bin(
     area = box_area(boxes).loc[lambda a: (a >= SMALL_EDGES[0]) & (a < SMALL_EDGES[-1])]
     return pd.Series(np.array(SMALL_BINS)[np.digitize(area, SMALL_EDGES[1:-1])], area.index, name='small_bin', dtype=str)
 
-# %% ../nbs/03_eda.ipynb #c021
+# %% ../nbs/03_eda.ipynb #c022
 def count_by(
     species:pd.Series, # cow or pig, a value an image or box
     bins:pd.Series, # its bin, same index
@@ -103,7 +103,7 @@ def count_by(
     df = found.reindex(index, fill_value=0).reset_index(name='count')
     return df.assign(percent=(100*df['count']/df.species.map(species.value_counts()).astype(float)).round(2))
 
-# %% ../nbs/03_eda.ipynb #c022
+# %% ../nbs/03_eda.ipynb #c023
 def stratum_table(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame  # a `boxes` table
@@ -111,7 +111,7 @@ def stratum_table(
     "Images by species and count bin: the strata that the split keeps in balance."
     return count_by(images.set_index('image').species, count_bin(images, boxes), COUNT_BINS)
 
-# %% ../nbs/03_eda.ipynb #c024
+# %% ../nbs/03_eda.ipynb #c025
 def count_table(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame  # a `boxes` table
@@ -120,7 +120,7 @@ def count_table(
     species = images.set_index('image').species
     return pd.concat([species, count_boxes(images, boxes)], axis=1).groupby(['species', 'count']).size().reset_index(name='images')
 
-# %% ../nbs/03_eda.ipynb #c025
+# %% ../nbs/03_eda.ipynb #c026
 def size_table(
     images:pd.DataFrame  # an `images` table
 ) -> pd.DataFrame:  # species, width, height (px), images, percent (of the species); the most frequent first
@@ -129,14 +129,14 @@ def size_table(
     df['percent'] = (100*df.images/df.species.map(images.species.value_counts())).round(2)
     return df.sort_values(['species', 'images', 'width', 'height'], ascending=[True, False, False, False], ignore_index=True)
 
-# %% ../nbs/03_eda.ipynb #c027
+# %% ../nbs/03_eda.ipynb #c028
 def is_small(
     boxes:pd.DataFrame  # corners in px
 ) -> pd.Series:  # bool
     "Boxes of 1,000 ≤ area < 4,000 px²: small enough to ask whether they help."
     return box_area(boxes).between(1_000, 4_000, inclusive='left')
 
-# %% ../nbs/03_eda.ipynb #c028
+# %% ../nbs/03_eda.ipynb #c029
 def species_table(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame  # a `boxes` table
@@ -148,7 +148,7 @@ def species_table(
     small = boxes[is_small(boxes)].groupby('label').size().reindex(df.index, fill_value=0)
     return df.round({'mean_boxes': 2}).assign(small_boxes=small, small_percent=(100*small/df.boxes).round(2)).reset_index()
 
-# %% ../nbs/03_eda.ipynb #c031
+# %% ../nbs/03_eda.ipynb #c032
 def show_table(
     table:pd.DataFrame, # any table
     none:str='None.' # what to say where there is nothing in it
@@ -159,7 +159,7 @@ def show_table(
     named = any(table.index.names)  # an index that counts rows tells nothing
     with pd.option_context('display.max_colwidth', None): return HTML(table.to_html(index=named, border=0, na_rep=''))
 
-# %% ../nbs/03_eda.ipynb #c035
+# %% ../nbs/03_eda.ipynb #c036
 def plot_spread(
     values:pd.Series, # a number an image or box
     species:pd.Series, # cow or pig, same index
@@ -177,7 +177,7 @@ def plot_spread(
         ax.set(title=f'{s}: {len(v):,} {ylabel}', xlabel=xlabel, ylabel=ylabel)
     return fig
 
-# %% ../nbs/03_eda.ipynb #c036
+# %% ../nbs/03_eda.ipynb #c037
 def plot_counts(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame  # a `boxes` table
@@ -186,14 +186,14 @@ def plot_counts(
     count, species = count_boxes(images, boxes), images.set_index('image').species
     return plot_spread(count, species, {s: np.array(e) - .5 for s, e in COUNT_EDGES.items()}, 'boxes an image', 'images', discrete=True)
 
-# %% ../nbs/03_eda.ipynb #c038
+# %% ../nbs/03_eda.ipynb #c039
 def plot_ratios(
     boxes:pd.DataFrame  # a `boxes` table
 ) -> plt.Figure:
     "Shape of the boxes: left of .4 vertical, right of .6 horizontal."
     return plot_spread(width_share(boxes), boxes.label, [.4, .6], 'width / (width + height)', binwidth=.025, binrange=(0, 1))
 
-# %% ../nbs/03_eda.ipynb #c039
+# %% ../nbs/03_eda.ipynb #c040
 def plot_areas(
     boxes:pd.DataFrame  # a `boxes` table
 ) -> plt.Figure:
@@ -203,7 +203,7 @@ def plot_areas(
     return plot_spread(area, boxes.label[area.index], AREA_EDGES, 'area of the box, px²', log_scale=True, binwidth=.1,
                        binrange=(np.floor(tenths.min())/10, np.floor(tenths.max() + 1)/10))
 
-# %% ../nbs/03_eda.ipynb #c041
+# %% ../nbs/03_eda.ipynb #c042
 def plot_bins(
     table:pd.DataFrame, # as `count_by` gives it
     xlabel:str # what the bins are, with the unit
@@ -218,7 +218,7 @@ def plot_bins(
     ax.set(xlabel=xlabel, ylabel='% of the species', ylim=(0, 1.12*table.percent.max()))
     return fig
 
-# %% ../nbs/03_eda.ipynb #c043
+# %% ../nbs/03_eda.ipynb #c044
 def plot_sizes(
     images:pd.DataFrame  # an `images` table
 ) -> plt.Figure:
@@ -231,7 +231,7 @@ def plot_sizes(
     ax.margins(.15)
     return fig
 
-# %% ../nbs/03_eda.ipynb #c044
+# %% ../nbs/03_eda.ipynb #c045
 def save_plot(
     fig:plt.Figure, # stays open, so that the notebook shows it
     path:Path|str # ends in .png
@@ -240,7 +240,7 @@ def save_plot(
     with whole_file(path) as tmp: fig.savefig(tmp, dpi=100)
     return Path(path)
 
-# %% ../nbs/03_eda.ipynb #c046
+# %% ../nbs/03_eda.ipynb #c047
 def extremes(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame  # a `boxes` table
@@ -255,7 +255,7 @@ def extremes(
     why = pd.DataFrame(picks, columns=['image', 'why'])
     return why.merge(images, on='image')[[*images.columns, 'why']]
 
-# %% ../nbs/03_eda.ipynb #c049
+# %% ../nbs/03_eda.ipynb #c050
 def plot_positions(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame # a `boxes` table
@@ -270,7 +270,7 @@ def plot_positions(
         ax.set(title=f'{s}: {len(rows):,} boxes', xlabel='x / width', ylabel='y / height', xlim=(0, 1), ylim=(1, 0))
     return fig
 
-# %% ../nbs/03_eda.ipynb #c051
+# %% ../nbs/03_eda.ipynb #c052
 def overlap(
     boxes:pd.DataFrame # a `boxes` table
 ) -> pd.Series:  # IoU in [0, 1]; index as in `boxes`
@@ -284,14 +284,14 @@ def overlap(
         most.iloc[where] = iou.max(axis=1)
     return most
 
-# %% ../nbs/03_eda.ipynb #c052
+# %% ../nbs/03_eda.ipynb #c053
 def plot_overlaps(
     boxes:pd.DataFrame # a `boxes` table
 ) -> plt.Figure:
     "How far boxes overlap with the nearest of their image; lines at .1, .3 and .5."
     return plot_spread(overlap(boxes), boxes.label, [.1, .3, .5], 'largest IoU with another box', binwidth=.025, binrange=(0, 1))
 
-# %% ../nbs/03_eda.ipynb #c053
+# %% ../nbs/03_eda.ipynb #c054
 def crowd_table(
     boxes:pd.DataFrame # a `boxes` table
 ) -> pd.DataFrame:  # species, boxes, mean IoU, percent of boxes over .1, .3 and .5
@@ -301,7 +301,7 @@ def crowd_table(
     for t in (.1, .3, .5): df[f'percent_over_{t:g}'] = (100*most.gt(t).groupby(boxes.label).mean()).round(2)
     return df.rename_axis('species').reset_index()
 
-# %% ../nbs/03_eda.ipynb #c056
+# %% ../nbs/03_eda.ipynb #c057
 def camera_table(
     images:pd.DataFrame, # an `images` table; farm and camera are '' where the labels do not tell
     boxes:pd.DataFrame # a `boxes` table
@@ -313,7 +313,7 @@ def camera_table(
                     sizes=('size', lambda v: ', '.join(sorted(set(v)))))
     return made.round({'mean_boxes': 2}).reset_index()
 
-# %% ../nbs/03_eda.ipynb #c059
+# %% ../nbs/03_eda.ipynb #c060
 def drop_table(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame, # a `boxes` table
@@ -331,22 +331,20 @@ def drop_table(
     df['percent'] = (100*df.boxes/df.species.map(boxes.label.value_counts())).round(2).fillna(0)
     return df.sort_values(['species', 'below'], ignore_index=True)[['species', 'below', 'boxes', 'percent', 'emptied', 'moved']]
 
-# %% ../nbs/03_eda.ipynb #c062
+# %% ../nbs/03_eda.ipynb #c063
 def decode_small(
     data:bytes, # a JPEG or PNG file
     long_side:int=240, # px of the result
     name:str='' # for the message
 ) -> np.ndarray:  # RGB uint8, upright, longer side `long_side` px
     "An image at a small size, decoded no larger than it must be. Raises `InputError` where the bytes are no image."
-    if data[:2] == b'\xff\xd8' and data[-2:] != b'\xff\xd9': data += b'\xff\xd9'  # OpenCV 5 refuses a JPEG without its end marker
-    for flag in (cv2.IMREAD_REDUCED_COLOR_8, cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_COLOR):
-        img = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
-        if img is None: raise InputError(f'{name or "The data"} is not a readable image ({len(data)} bytes).')
+    for how in (cv2.IMREAD_REDUCED_COLOR_8, cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_COLOR):
+        img = decode_pixels(data, name, how)
         if max(img.shape) >= long_side: break
     by = long_side/max(img.shape)
     return cv2.resize(img, None, fx=by, fy=by, interpolation=cv2.INTER_AREA if by < 1 else cv2.INTER_LINEAR)[..., ::-1]
 
-# %% ../nbs/03_eda.ipynb #c063
+# %% ../nbs/03_eda.ipynb #c064
 def small_images(
     images:pd.DataFrame, # rows of `images`
     long_side:int=240 # px
@@ -363,7 +361,7 @@ def small_images(
             bar.update(len(some))
     return small
 
-# %% ../nbs/03_eda.ipynb #c064
+# %% ../nbs/03_eda.ipynb #c065
 def is_infrared(
     img:np.ndarray # RGB uint8
 ) -> bool:
@@ -371,7 +369,7 @@ def is_infrared(
     r, g, b = np.moveaxis(img.astype(np.float32), -1, 0)
     return bool(np.hypot((r - g).std(), ((r + g)/2 - b).std()) < 4)
 
-# %% ../nbs/03_eda.ipynb #c065
+# %% ../nbs/03_eda.ipynb #c066
 def light_table(
     images:pd.DataFrame, # rows of `images`
     small:dict[str, np.ndarray|InputError] # as `small_images` gives it
@@ -381,7 +379,7 @@ def light_table(
     light = [(float(small[i].mean()), is_infrared(small[i])) for i in seen.image]
     return seen[['image', 'species', 'camera']].assign(brightness=[v for v, _ in light], infrared=[v for _, v in light]).reset_index(drop=True)
 
-# %% ../nbs/03_eda.ipynb #c067
+# %% ../nbs/03_eda.ipynb #c068
 def night_table(
     light:pd.DataFrame # as `light_table` gives it
 ) -> pd.DataFrame:  # species, images, brightness (mean), darkest, infrared (percent)
@@ -390,7 +388,7 @@ def night_table(
                                       infrared=('infrared', 'mean'))
     return df.assign(infrared=100*df.infrared).round(1).reset_index()
 
-# %% ../nbs/03_eda.ipynb #c068
+# %% ../nbs/03_eda.ipynb #c069
 def plot_light(
     light:pd.DataFrame # as `light_table` gives it
 ) -> plt.Figure:
@@ -404,7 +402,7 @@ def plot_light(
         ax.set(title=f'{s}: {len(some):,} images', xlabel='mean brightness, 0 to 255', ylabel='images')
     return fig
 
-# %% ../nbs/03_eda.ipynb #c070
+# %% ../nbs/03_eda.ipynb #c071
 def run_table(
     images:pd.DataFrame # an `images` table with the column group filled in
 ) -> pd.DataFrame:  # species, images, runs, single (runs of one image), median and longest (images a run), percent_in_runs
@@ -413,7 +411,7 @@ def run_table(
     df = length.groupby('species').agg(images='sum', runs='size', single=lambda n: (n == 1).sum(), median='median', longest='max')
     return df.assign(percent_in_runs=(100 - 100*df.single/df.images).round(1)).reset_index()
 
-# %% ../nbs/03_eda.ipynb #c072
+# %% ../nbs/03_eda.ipynb #c073
 def sample_runs(
     images:pd.DataFrame, # an `images` table with the column group filled in
     sample:int=2000, # how many images about; 0 for all
@@ -426,7 +424,7 @@ def sample_runs(
     mixed = mixed[mixed.groupby('group').cumcount() < most]
     return mixed.assign(order=mixed.group.factorize()[0]).sort_values(['order', 'image']).head(sample).drop(columns='order').sort_values('image')
 
-# %% ../nbs/03_eda.ipynb #c074
+# %% ../nbs/03_eda.ipynb #c075
 def show_small(
     images:pd.DataFrame, # the rows to show, in order
     boxes:pd.DataFrame, # boxes of any images, px in each image's own frame
@@ -446,7 +444,7 @@ def show_small(
     for t in (t for legend in fig.legends for t in legend.get_texts() if t.get_text() == 'missed'): t.set_text(missed)
     return fig
 
-# %% ../nbs/03_eda.ipynb #c076
+# %% ../nbs/03_eda.ipynb #c077
 def take_parts(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame, # a `boxes` table
@@ -464,7 +462,7 @@ def take_parts(
         parts[f'{by} {part}' if by == 'fold' else part] = images[images.image.isin(names)], boxes[boxes.image.isin(names)]
     return parts
 
-# %% ../nbs/03_eda.ipynb #c078
+# %% ../nbs/03_eda.ipynb #c079
 def load_tables(
     tables:Path|str # folder of images.parquet, boxes.parquet and, where zips were read, problems.parquet
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # images, boxes, problems (empty where there is no such file)
@@ -473,7 +471,7 @@ def load_tables(
     path = Path(tables)/'problems.parquet'
     return images, boxes, load_table(path) if path.exists() else pd.DataFrame(columns=['image', 'kind', 'detail', 'action'], dtype=str)
 
-# %% ../nbs/03_eda.ipynb #c079
+# %% ../nbs/03_eda.ipynb #c080
 def make_tables(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame # a `boxes` table
@@ -484,7 +482,7 @@ def make_tables(
                 areas=count_by(boxes.label, area_bin(boxes), AREA_BINS), small=count_by(boxes.label, small_bin(boxes), SMALL_BINS),
                 crowds=crowd_table(boxes), cameras=camera_table(images, boxes), drops=drop_table(images, boxes))
 
-# %% ../nbs/03_eda.ipynb #c080
+# %% ../nbs/03_eda.ipynb #c081
 def save_tables(
     parts:dict[str, tuple[pd.DataFrame, pd.DataFrame]], # as `take_parts` gives it
     out:Path|str # folder
@@ -498,7 +496,7 @@ def save_tables(
         save_table(tables[name], Path(out)/f'{name}.csv')
     return tables
 
-# %% ../nbs/03_eda.ipynb #c081
+# %% ../nbs/03_eda.ipynb #c082
 def make_plots(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame # a `boxes` table
@@ -512,7 +510,7 @@ def make_plots(
                 small_bins=plot_bins(count_by(boxes.label, small_bin(boxes), SMALL_BINS), 'area of the small boxes, thousands of px²'))
     return {name: fig for name, fig in figs.items() if fig}
 
-# %% ../nbs/03_eda.ipynb #c082
+# %% ../nbs/03_eda.ipynb #c083
 def save_plots(
     parts:dict[str, tuple[pd.DataFrame, pd.DataFrame]], # as `take_parts` gives it
     out:Path|str # folder; a part's plots go to one of its name, those of the whole to `out` itself
@@ -525,7 +523,7 @@ def save_plots(
             save_plot(fig, home/f'{name}.png')
             plt.close(fig)
 
-# %% ../nbs/03_eda.ipynb #c083
+# %% ../nbs/03_eda.ipynb #c084
 def compare_parts(
     table:pd.DataFrame # of `save_tables`: species, bin, percent and, where there is a split, part
 ) -> pd.DataFrame:  # a row a species and bin, a column a part, percent

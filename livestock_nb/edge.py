@@ -20,7 +20,7 @@ import pandas as pd
 import seaborn as sns
 
 from .artefacts import PLACES, about_artefact
-from .data import PALETTE, InputError, load_table, save_json, save_table, save_text, whole_file
+from .data import PALETTE, InputError, load_table, read_json, save_json, save_table, save_text, whole_file
 from .engine import content_id
 from .measure import PUBLISHED, architecture, edge_table, make_all, pareto, plan_artefacts, processor, time_all, who_judges
 from .score import DEFINITIONS
@@ -277,8 +277,7 @@ def run_inputs(
     run:Path  # a run's folder
 ) -> dict:  # split, weights, test_zips, imgsz, answer: arguments of `build_edge`
     "What the stages of a run worked with. Raises `InputError` where it has no trained detector."
-    path = run/'record.json'
-    stages = json.loads(path.read_text('utf-8'))['stages'] if path.is_file() else []
+    stages = read_json(run/'record.json').get('stages', [])
     last = {s['notebook'].split('_')[0]: s['params'] for s in stages}  # a run on everything trains last, without valid images
     if '09' not in last: raise InputError(f'{run} is no run with a training: give the folder of one, such as runs/demo.')
     weights = Path(last.get('12b', {}).get('weights') or Path(last['09']['out'])/'best.pt')
@@ -300,8 +299,8 @@ def deliver_edge(
     "Deliver the smallest or fastest artefact that passes, into RUN/edge/delivered. Raises `InputError`, in one line, where none does."
     run = Path(run).resolve()
     out = run/'edge'
-    if not (out/'table.csv').exists(): build_edge(**run_inputs(run), out=out, **build)
-    table, facts = load_table(out/'table.csv'), json.loads((out/'facts.json').read_text('utf-8'))
+    if not (out/'table.csv').exists() or not read_json(out/'facts.json'): build_edge(**run_inputs(run), out=out, **build)
+    table, facts = load_table(out/'table.csv'), read_json(out/'facts.json')
     row = choose_artefact(table, min_map75, definition, max_mb, device, by)
     rules = f'as the {"smallest" if by == "size" else "fastest"} with a mAP@.75 of at least {min_map75:g} ({definition}) and at most {max_mb:g} MB'
     return deliver_artefact(row, out, facts, rules), table.assign(refused=refusals(table, min_map75, definition, max_mb, device))

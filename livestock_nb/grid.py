@@ -10,7 +10,6 @@ __all__ = ['cross', 'changed', 'read_experiment', 'reads', 'needed', 'moved', 'j
 import copy
 import itertools
 import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -19,8 +18,8 @@ import pandas as pd
 import seaborn as sns
 from tqdm import tqdm
 
-from .data import PALETTE, InputError, read_yaml, save_json, save_table, whole_file
-from .pipeline import (digest, locked, make_plan, nearest, packaged, read_config, read_json, run_stage, stage_name, stage_states,
+from .data import PALETTE, InputError, read_json, read_yaml, save_json, save_table, whole_file
+from .pipeline import (digest, locked, make_plan, nearest, packaged, read_config, run_stage, stage_name, stages_in_turn,
                                    versions)
 from .secrecy import masked
 
@@ -56,6 +55,8 @@ def read_experiment(
     file, inside = Path(path), packaged('configs', 'experiments')/f'{Path(path).stem}.yaml'
     if not file.exists() and file.parent.name in ('', 'experiments') and inside.is_file(): file = inside
     told = read_yaml(file, f'The experiment {path}') if file.is_file() else {}
+    if isinstance(told, dict) and 'rows' in told:
+        raise InputError(f'{path} has rows, not stages: run `python benchmarks/techniques.py`, with --grid FILE for an experiment that is run here.')
     if not isinstance(told, dict) or 'config' not in told: return {'': read_config(path)}
     for key in told: nearest(key, ['config', 'set', 'grid', 'variants'], f'key in {file.name}')
     if 'grid' in told and 'variants' in told: raise InputError(f'{path} has both a grid and variants: keep one of them.')
@@ -128,17 +129,14 @@ def run_all(
     run:Path  # the grid's folder, locked
 ) -> dict[str, str]:  # stage that has no result -> why
     "Run what is not done. A stage that fails is reported, and those that read from it are left out; all others run."
-    known, begun, folders, why = read_json(run/'.hashes.json'), time.monotonic(), {}, {}
-    for i, (stage, key, record) in enumerate(stage_states(stages, run, known)):
-        bar = tqdm.format_meter(i, len(stages), time.monotonic() - begun, ncols=80, prefix='stages', unit='stage')
-        print(f'{bar}  {stage["name"]}{" (done before)" if record else ""}', file=sys.stderr, flush=True)
+    known, folders, why = read_json(run/'.hashes.json'), {}, {}
+    for stage, key, record in stages_in_turn(stages, run, known):
         try:
             if cause := broken_input(stage, folders): raise InputError(f'{cause} failed')
             if not record: run_stage(stage, run, key, known)
         except (InputError, OSError) as e:  # a disk that is full for one may do for the next
             folders[stage['params']['out']], why[stage['name']] = stage['name'], str(e).splitlines()[0]
             print(f'{stage["name"]} is left out: {why[stage["name"]]}', file=sys.stderr)
-        save_json(known, run/'.hashes.json')
     return why
 
 # %% ../nbs/14a_grid.ipynb #c023

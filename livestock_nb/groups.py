@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WAVES', 'image_hash', 'image_hashes', 'hash_bits', 'pair_blocks', 'near_pairs', 'same_moment', 'unite', 'find_groups']
 
-# %% ../nbs/04a_groups.ipynb #c002
+# %% ../nbs/04a_groups.ipynb #c003
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -19,27 +19,22 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from .data import InputError, read_files
-
-# %% ../nbs/04a_groups.ipynb #c005
-WAVES = 16  # a side: a hash has WAVES² bits
+from .data import InputError, decode_pixels, read_files
 
 # %% ../nbs/04a_groups.ipynb #c006
+WAVES = 16  # a side: a hash has WAVES² bits
+
+# %% ../nbs/04a_groups.ipynb #c007
 def image_hash(
     data:bytes, # a JPEG or PNG file
     name:str=''  # for the message
 ) -> str:  # 64 hexadecimal digits
     "Perceptual hash (imagehash's `phash`) of an encoded image, upright. Raises `InputError` where the bytes are no image."
-    if data[:2] == b'\xff\xd8' and data[-2:] != b'\xff\xd9': data += b'\xff\xd9'  # a JPEG that is cut off counts as far as it goes
-    raw = np.frombuffer(data, np.uint8)
-    try:
-        img = cv2.imdecode(raw, cv2.IMREAD_REDUCED_GRAYSCALE_8)
-        if img is not None and min(img.shape) < 4*WAVES: img = cv2.imdecode(raw, cv2.IMREAD_GRAYSCALE)  # too little is left of a small image
-    except cv2.error: img = None
-    if img is None: raise InputError(f'{name or "The data"} is not a readable image ({len(data)} bytes).')
+    img = decode_pixels(data, name, cv2.IMREAD_REDUCED_GRAYSCALE_8)
+    if min(img.shape) < 4*WAVES: img = decode_pixels(data, name, cv2.IMREAD_GRAYSCALE)  # too little is left of a small image
     return str(imagehash.phash(Image.fromarray(img), WAVES))
 
-# %% ../nbs/04a_groups.ipynb #c007
+# %% ../nbs/04a_groups.ipynb #c008
 def image_hashes(
     images:pd.DataFrame  # rows of `images`
 ) -> pd.DataFrame:  # image, hash ('' where the image cannot be read)
@@ -55,7 +50,7 @@ def image_hashes(
             bar.update(len(some))
     return pd.DataFrame(rows, columns=['image', 'hash'], dtype=str)
 
-# %% ../nbs/04a_groups.ipynb #c010
+# %% ../nbs/04a_groups.ipynb #c011
 def hash_bits(
     hashes:pd.Series  # of `image_hash`; none empty
 ) -> np.ndarray:  # (n, WAVES²) float32, -1 or 1
@@ -63,7 +58,7 @@ def hash_bits(
     raw = np.frombuffer(bytes.fromhex(''.join(hashes)), np.uint8).reshape(-1, WAVES**2//8)
     return np.unpackbits(raw, axis=1).astype(np.float32)*2 - 1
 
-# %% ../nbs/04a_groups.ipynb #c013
+# %% ../nbs/04a_groups.ipynb #c014
 def pair_blocks(
     hashes:pd.Series, # of `image_hash`; none empty
     distance:int, # bits by which a pair differs at most
@@ -82,7 +77,7 @@ def pair_blocks(
                 yield a[later] + i, b[later] + j, ((WAVES**2 - agree[a, b])/2).astype(np.int16)[later]
                 bar.update()
 
-# %% ../nbs/04a_groups.ipynb #c014
+# %% ../nbs/04a_groups.ipynb #c015
 def near_pairs(
     hashes:pd.DataFrame, # image, hash
     distance:int, # bits by which a pair differs at most
@@ -99,7 +94,7 @@ def near_pairs(
     pairs = pd.concat(parts) if parts else pd.DataFrame(columns=['image', 'other', 'distance'])
     return pairs.sort_values(['distance', 'image', 'other'], ignore_index=True)
 
-# %% ../nbs/04a_groups.ipynb #c017
+# %% ../nbs/04a_groups.ipynb #c018
 def same_moment(
     images:pd.DataFrame, # an `images` table
     seconds:float=60  # frames of one camera that follow each other faster than this belong together
@@ -115,7 +110,7 @@ def same_moment(
     key.loc[told.index] = 'moment ' + begins.cumsum().astype(str)
     return key
 
-# %% ../nbs/04a_groups.ipynb #c018
+# %% ../nbs/04a_groups.ipynb #c019
 def unite(
     label:np.ndarray, # (n,) which group each image is in so far, 0 to n - 1
     a:np.ndarray, # (m,) positions
@@ -125,7 +120,7 @@ def unite(
     edges = coo_array((np.ones(len(a), bool), (label[a], label[b])), shape=(len(label), len(label)))
     return connected_components(edges, directed=False)[1][label]
 
-# %% ../nbs/04a_groups.ipynb #c019
+# %% ../nbs/04a_groups.ipynb #c020
 def find_groups(
     images:pd.DataFrame, # an `images` table; its group, sha, farm, camera and time count where they are not empty
     hashes:pd.DataFrame, # image, hash, as `image_hashes` gives it

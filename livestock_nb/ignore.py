@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IGNORE', 'write_regions', 'name_regions', 'inside_regions', 'ignore_loss', 'IgnoreRegions']
 
-# %% ../nbs/11a_ignore.ipynb #c002
+# %% ../nbs/11a_ignore.ipynb #c003
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,16 +15,16 @@ import pandas as pd
 import yaml
 from tqdm import tqdm
 
-from .data import SPECIES, save_text, to_yolo
+from .data import SPECIES, read_yaml, save_text, to_yolo
 from .intake import put_file
 
 if TYPE_CHECKING:
     import torch
 
-# %% ../nbs/11a_ignore.ipynb #c005
+# %% ../nbs/11a_ignore.ipynb #c006
 IGNORE = 'ignore'  # the name of the class in data.yaml whose boxes are regions
 
-# %% ../nbs/11a_ignore.ipynb #c006
+# %% ../nbs/11a_ignore.ipynb #c007
 def write_regions(
     images:pd.DataFrame, # rows of `images`
     boxes:pd.DataFrame, # their boxes, px; those marked `ignore` become regions
@@ -39,15 +39,15 @@ def write_regions(
     text = lines.groupby(rows.image).agg('\n'.join).to_dict()
     for name in tqdm(images.image, desc='labels', unit='image'): put_file(text.get(name, '').encode(), folder/Path(name).with_suffix('.txt'))
 
-# %% ../nbs/11a_ignore.ipynb #c007
+# %% ../nbs/11a_ignore.ipynb #c008
 def name_regions(
     path:Path  # a data.yaml
 ) -> Path:  # `path`
     "Add the class of regions to a dataset's names, which tells training that there are some."
-    data = yaml.safe_load(path.read_text(encoding='utf-8'))
+    data = read_yaml(path)
     return save_text(yaml.safe_dump(data | dict(names=dict(enumerate([*SPECIES, IGNORE]))), sort_keys=False), path)
 
-# %% ../nbs/11a_ignore.ipynb #c010
+# %% ../nbs/11a_ignore.ipynb #c011
 def inside_regions(
     anchors:'torch.Tensor', # (n, 2) x and y, px
     regions:'torch.Tensor', # (m, 5) place in the batch, then x1 y1 x2 y2, px
@@ -61,7 +61,7 @@ def inside_regions(
     out = torch.zeros(images, len(anchors), dtype=torch.int32, device=anchors.device)
     return out.index_add_(0, regions[:, 0].long(), hit.int()) > 0
 
-# %% ../nbs/11a_ignore.ipynb #c012
+# %% ../nbs/11a_ignore.ipynb #c013
 @cache
 def ignore_loss() -> type:
     "Ultralytics' detection loss without the class loss at anchors in a region: a subclass of its `v8DetectionLoss`."
@@ -84,7 +84,7 @@ def ignore_loss() -> type:
             finally: self.bce = plain
     return IgnoreLoss
 
-# %% ../nbs/11a_ignore.ipynb #c014
+# %% ../nbs/11a_ignore.ipynb #c015
 class IgnoreRegions:
     "For a `DetectionTrainer`: trains with regions to ignore where data.yaml names the class."
     regions = False

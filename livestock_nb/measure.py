@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from .artefacts import (KINDS, PLACES, Recipe, about_artefact, artefact_bytes, calibration_files, covering_shape, fill_up,
                                     largest_difference, make_artefact, open_artefact)
-from .data import InputError, from_yolo, load_table, read_image, save_json, save_table, whole_file
+from .data import InputError, from_yolo, load_table, read_image, read_json, save_json, save_table, whole_file
 from .engine import Network, letterbox, model_labels, place, prepare, to_boxes, to_input
 from .infer import find_answer, images_from, predict, score_table, to_submission
 from .score import ANSWER_COLUMNS, AS_BOXES, DEFINITIONS, read_answer, to_answer_frame
@@ -149,7 +149,7 @@ def make_and_ask(
     if PLACES[row.kind.split('-')[0]] != 'cpu': return
     found = out/'found'/row.artefact
     key = digest(about_artefact(folder)['recipe'], recipe.shape, images[['image', 'zip', 'member', 'width', 'height']].to_json())
-    if (found/key).exists(): return
+    if (found/key).exists() and read_json(found/'difference.json'): return
     shutil.rmtree(found, ignore_errors=True)
     probe = make_probe(images, recipe.imgsz, recipe.shape)
     with tempfile.TemporaryDirectory() as tmp:
@@ -188,11 +188,11 @@ def score_found(
 ) -> dict:  # artefact, bytes, difference, and per definition NAME, NAME_low, NAME_high; NaN where it was not asked
     "The score of one artefact's boxes, the mean over labels with its 95 % interval, and its difference from PyTorch."
     row = dict(artefact=name, bytes=artefact_bytes(out/'artefacts'/name), difference=np.nan)
-    if not (out/'found'/name/'difference.json').exists(): return row
+    if not (said := read_json(out/'found'/name/'difference.json')): return row
     table = score_table(answer, to_submission(load_table(out/'found'/name/'boxes.parquet')), iou=iou)
     means = table[table.label == 'mean'].set_index('definition')
     row |= {d: means.ap[d] for d in DEFINITIONS} | {f'{d}_{side}': means[side][d] for d in DEFINITIONS for side in ('low', 'high')}
-    return row | dict(difference=json.loads((out/'found'/name/'difference.json').read_text())['difference'])
+    return row | said
 
 # %% ../nbs/13c_measure.ipynb #c022
 def time_once(
@@ -267,8 +267,8 @@ def time_all(
     "Time artefacts, unless the same have been timed on this processor."
     recipes = [about_artefact(out/'artefacts'/n)['recipe'] for n in sorted(names)]
     said = dict(key=digest('turns', recipes, count, rounds, threads, processor(), images.image.tolist()))
-    with suppress(InputError, OSError, ValueError):
-        if json.loads((out/'times.json').read_text()) == said: return load_table(out/'times.parquet')
+    with suppress(InputError):
+        if read_json(out/'times.json') == said: return load_table(out/'times.parquet')
     folders, parts = {n: str(out/'artefacts'/n) for n in sorted(names)}, []
     with tempfile.TemporaryDirectory() as tmp:
         files = write_frames(images, count, Path(tmp))

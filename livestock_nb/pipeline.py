@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FOLDED', 'MEANING', 'nearest', 'packaged', 'read_config', 'find_notebook', 'notebook_parameters', 'as_path', 'cast',
            'expand', 'check_names', 'resolve_params', 'stage_name', 'make_plan', 'on_ray', 'file_stamp', 'hash_files',
-           'top_level', 'imported', 'code_used', 'digest', 'stage_key', 'read_json', 'is_done', 'versions', 'execute',
-           'run_stage', 'end_orphans', 'locked', 'stage_states', 'run_stages', 'status', 'report_cells', 'as_text',
-           'summary', 'write_report', 'run_config', 'make_inputs', 'open_stage']
+           'top_level', 'imported', 'code_used', 'digest', 'stage_key', 'is_done', 'versions', 'execute', 'run_stage',
+           'end_orphans', 'locked', 'stage_state', 'what_it_made', 'stage_states', 'stages_in_turn', 'run_stages',
+           'status', 'report_cells', 'as_text', 'summary', 'write_report', 'run_config', 'make_inputs', 'open_stage']
 
 # %% ../nbs/14_pipeline.ipynb #c003
 import ast
@@ -40,7 +40,7 @@ from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from tqdm import tqdm
 
-from .data import InputError, one_line, project_root, read_yaml, save_json, save_text, whole_file
+from .data import InputError, one_line, project_root, read_json, read_yaml, save_json, save_text, whole_file
 from .mirror import file_sha, mirror_results, mirror_stage, mirrored, open_mirror, restore_run, stage_zips
 from .secrecy import hide_secrets, masked, scrub
 
@@ -297,15 +297,6 @@ def stage_key(
     return digest([params, code, named, outside, {n: made[n] for n in before & set(made)}])
 
 # %% ../nbs/14_pipeline.ipynb #c038
-def read_json(
-    path:Path  # may be missing, or half of a file that something else wrote
-) -> dict:  # empty where there is nothing to read
-    "A json file that this module wrote; a record that cannot be read is no record."
-    try: found = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError): return {}
-    return found if isinstance(found, dict) else {}
-
-# %% ../nbs/14_pipeline.ipynb #c039
 def is_done(
     record:dict, # of the stage
     key:str, # its key now
@@ -317,7 +308,7 @@ def is_done(
     now = hash_files(out, known) if out.is_dir() else {}
     return all(now.get(f) == sha for f, sha in files.items())
 
-# %% ../nbs/14_pipeline.ipynb #c040
+# %% ../nbs/14_pipeline.ipynb #c039
 def versions() -> dict[str, str]:
     "Python and the packages whose versions could matter to a result."
     found = {'python': sys.version.split()[0]}
@@ -326,7 +317,7 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError: found[name] = 'not installed'
     return found
 
-# %% ../nbs/14_pipeline.ipynb #c042
+# %% ../nbs/14_pipeline.ipynb #c041
 def execute(
     stage:dict, # name, notebook, params
     run:Path  # the run's folder
@@ -350,7 +341,7 @@ def execute(
     finally:
         if secrets and copy.exists(): save_text(scrub(copy.read_text(encoding='utf-8'), secrets), copy)
 
-# %% ../nbs/14_pipeline.ipynb #c043
+# %% ../nbs/14_pipeline.ipynb #c042
 def run_stage(
     stage:dict, # name, notebook, params
     run:Path, # the run's folder
@@ -369,7 +360,7 @@ def run_stage(
     record |= dict(state='done', seconds=round(time.monotonic() - begun, 1), files=hash_files(out, known))
     save_json(record, path)
 
-# %% ../nbs/14_pipeline.ipynb #c045
+# %% ../nbs/14_pipeline.ipynb #c044
 def end_orphans(
     run:Path  # the run's folder, locked by this process
 ) -> None:
@@ -379,7 +370,7 @@ def end_orphans(
             if p.pid != os.getpid() and p.environ().get('LIVESTOCK_RUN') == str(run): p.kill()
         except (psutil.Error, OSError): continue
 
-# %% ../nbs/14_pipeline.ipynb #c046
+# %% ../nbs/14_pipeline.ipynb #c045
 @contextmanager
 def locked(
     run:Path  # the run's folder; made where it is missing
@@ -388,7 +379,7 @@ def locked(
     try:
         run.mkdir(parents=True, exist_ok=True)
         lock = FileLock(run/'.lock')
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=1)  # s: a process that a killed runner was about to start may hold it until then
     except Timeout as e: raise InputError(f'Another run is using {run}: wait for it, or give another folder with --run.') from e
     except OSError as e: raise InputError(f'The run folder {run} cannot be written ({e.strerror}): give another with --run.') from e
     try:
@@ -399,7 +390,28 @@ def locked(
         os.environ.pop('LIVESTOCK_RUN', None)
         lock.release()
 
+# %% ../nbs/14_pipeline.ipynb #c046
+def stage_state(
+    stage:dict, # of `make_plan`
+    run:Path, # the run's folder
+    made:dict[str, str], # earlier stages: name -> digest, from `what_it_made`
+    known:dict[str, list]  # for `hash_files`; is extended
+) -> tuple[str, dict|None]:  # its key, its record if it is done
+    "What a stage would be run as now, and whether that has been done."
+    key, record = stage_key(stage, run, made, known), read_json(run/'records'/f'{stage["name"]}.json')
+    return key, record if is_done(record, key, Path(stage['params']['out']), known) else None
+
 # %% ../nbs/14_pipeline.ipynb #c047
+def what_it_made(
+    stage:dict, # that was run, or done before
+    run:Path, # the run's folder
+    key:str  # from `stage_state`
+) -> str:
+    "One hash for all that later stages can find of a stage."
+    record = read_json(run/'records'/f'{stage["name"]}.json')
+    return digest([key, record.get('key'), record.get('files')])
+
+# %% ../nbs/14_pipeline.ipynb #c048
 def stage_states(
     stages:list[dict], # from `make_plan`
     run:Path, # the run's folder
@@ -409,34 +421,42 @@ def stage_states(
     "Each stage with its key, which is worked out when its turn comes, for it rests on what the stages before have made by then."
     made = {}
     for stage in stages:
-        path = run/'records'/f'{stage["name"]}.json'
-        key = stage_key(stage, run, made, known)
-        record = read_json(path)
-        done = stage['name'] not in (force or []) and is_done(record, key, Path(stage['params']['out']), known)
-        yield stage, key, record if done else None
-        record = read_json(path)  # the caller may have run it
-        made[stage['name']] = digest([key, record.get('key'), record.get('files')])
+        key, record = stage_state(stage, run, made, known)
+        yield stage, key, None if stage['name'] in (force or []) else record
+        made[stage['name']] = what_it_made(stage, run, key)  # now, for the caller may have run it
 
-# %% ../nbs/14_pipeline.ipynb #c048
+# %% ../nbs/14_pipeline.ipynb #c049
+def stages_in_turn(
+    stages:list[dict], # from `make_plan`
+    run:Path, # the run's folder, locked
+    known:dict[str, list], # for `hash_files`; is extended, and kept after every stage
+    force:list[str]|None=None  # stages that do not count as done
+) -> Iterator[tuple[dict, str, dict|None]]:  # as `stage_states`
+    "Each stage to be run, with a line before it: how many are through, the time so far and the time left."
+    begun = time.monotonic()
+    def meter(done:int) -> str: return tqdm.format_meter(done, len(stages), time.monotonic() - begun, ncols=80, prefix='stages', unit='stage')
+    for i, (stage, key, record) in enumerate(stage_states(stages, run, known, force)):
+        print(f'{meter(i)}  {stage["name"]}{" (done before)" if record else ""}', file=sys.stderr, flush=True)
+        yield stage, key, record
+        save_json(known, run/'.hashes.json')
+    print(meter(len(stages)), file=sys.stderr)
+
+# %% ../nbs/14_pipeline.ipynb #c050
 def run_stages(
     stages:list[dict], # from `make_plan`
     run:Path, # the run's folder, locked
     force:list[str], # stages to run although nothing changed
     mirror:Path|None=None  # folder on a disk that outlives this machine
 ) -> None:
-    "Run what is not done, in order, with a line for each stage: how many are through, the time so far and the time left."
+    "Run what is not done, in order."
     if mirror and (back := restore_run([s['name'] for s in stages], run, mirror)): print(f'From the mirror: {", ".join(back)}.', file=sys.stderr)
-    known, begun = read_json(run/'.hashes.json'), time.monotonic()
-    for i, (stage, key, record) in enumerate(stage_states(stages, run, known, force)):
-        bar = tqdm.format_meter(i, len(stages), time.monotonic() - begun, ncols=80, prefix='stages', unit='stage')
-        print(f'{bar}  {stage["name"]}{" (done before)" if record else ""}', file=sys.stderr, flush=True)
+    known = read_json(run/'.hashes.json')
+    for stage, key, record in stages_in_turn(stages, run, known, force):
         if not record:
             with mirrored(stage['name'], run, mirror): run_stage(stage, run, key, known)
         elif mirror and not stage_zips(stage['name'], mirror): mirror_stage(stage['name'], run, mirror)
-        save_json(known, run/'.hashes.json')
-    print(tqdm.format_meter(len(stages), len(stages), time.monotonic() - begun, ncols=80, prefix='stages', unit='stage'), file=sys.stderr)
 
-# %% ../nbs/14_pipeline.ipynb #c049
+# %% ../nbs/14_pipeline.ipynb #c051
 def status(
     config:Path|str, # a yaml file or a packaged config's name
     run:Path|str|None=None, # the run's folder; runs/CONFIG below the current folder where not given
@@ -452,7 +472,7 @@ def status(
         rows.append(dict(stage=stage['name'], state=state, seconds=(record or {}).get('seconds', float('nan'))))
     return pd.DataFrame(rows)
 
-# %% ../nbs/14_pipeline.ipynb #c051
+# %% ../nbs/14_pipeline.ipynb #c053
 def report_cells(
     nb:nbformat.NotebookNode, # an executed stage notebook
     stage:str  # its name: makes the cells' ids differ from other stages'
@@ -468,7 +488,7 @@ def report_cells(
         if c.cell_type == 'code': c.outputs = [o for o in c.outputs if o.get('name') != 'stderr']
     return cells
 
-# %% ../nbs/14_pipeline.ipynb #c052
+# %% ../nbs/14_pipeline.ipynb #c054
 FOLDED = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js_requirejs %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
@@ -481,18 +501,18 @@ FOLDED = """{% extends 'lab/index.html.j2' %}
 <details style="margin-left: 1em"><summary style="color: #666; cursor: pointer">code</summary>{{ super() }}</details>
 {% endblock %}"""
 
-# %% ../nbs/14_pipeline.ipynb #c053
+# %% ../nbs/14_pipeline.ipynb #c055
 MEANING = """AP is the average precision at that IoU. `challenge` is what the challenge's scorer computes, `coco` is COCO's AP (101 points, at most
 300 boxes an image); `boxes` are the answer's, `rows` the submission's."""
 
-# %% ../nbs/14_pipeline.ipynb #c054
+# %% ../nbs/14_pipeline.ipynb #c056
 def as_text(
     value:object  # a name or a value
 ) -> str:  # markdown
     "A text that markdown shows as it is, whatever it holds."
     return re.sub(r'([\\`*_{}\[\]()#+!|~$-])', r'\\\1', html.escape(one_line(value)))
 
-# %% ../nbs/14_pipeline.ipynb #c056
+# %% ../nbs/14_pipeline.ipynb #c058
 def summary(
     run:Path, # the run's folder
     records:list[dict]  # of its stages
@@ -508,7 +528,7 @@ def summary(
     setting = f'Config: {as_text(Path(told.get("config", "")).name)}; {chosen}. With {used}. In all {times.seconds.sum():.0f} s.'
     return '\n\n'.join([f'# {as_text(run.name)}', *scores, MEANING if scores else '', delivered, setting, times.to_html(**table)])
 
-# %% ../nbs/14_pipeline.ipynb #c057
+# %% ../nbs/14_pipeline.ipynb #c059
 def write_report(
     run:Path|str  # a run's folder
 ) -> Path:  # report.html in it
@@ -527,7 +547,7 @@ def write_report(
     html, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=cells), resources=dict(metadata=dict(name=run.name)))
     return save_text(html, run/'report.html')
 
-# %% ../nbs/14_pipeline.ipynb #c058
+# %% ../nbs/14_pipeline.ipynb #c060
 def run_config(
     config:Path|str, # a yaml file or a packaged config's name
     run:Path|str|None=None, # the run's folder; runs/CONFIG below the current folder where not given
@@ -553,7 +573,7 @@ def run_config(
         if mirror: mirror_results(run, mirror)
     return run
 
-# %% ../nbs/14_pipeline.ipynb #c060
+# %% ../nbs/14_pipeline.ipynb #c062
 def make_inputs(
     stage:str, # the earliest stage whose output is missing, of configs/test.yaml
     run:Path  # the run folder of configs/test.yaml
@@ -564,7 +584,7 @@ def make_inputs(
     done = subprocess.run([sys.executable, '-c', door, 'run', 'test', '--run', str(run), '--until', stage], cwd=project_root())
     if done.returncode: raise InputError(f'The stage {stage} of configs/test.yaml failed: run `livestock run test --until {stage}` to see why.')
 
-# %% ../nbs/14_pipeline.ipynb #c061
+# %% ../nbs/14_pipeline.ipynb #c063
 def open_stage(
     out:Path|str, # the stage's output folder; made where it is missing
     *inputs:Path|str  # what the stage reads; '' stands for nothing and comes back as None, a bare name that is no file as it is

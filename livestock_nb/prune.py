@@ -168,7 +168,6 @@ def tune_weights(
     "Train a detector on, whatever its shape. The same call goes on after its last finished epoch. Raises `InputError` on what the user can mend."
     from livestock_nb.train import finish, pick_device, train_through, training_args, training_key
     out, device = Path(out).resolve(), pick_device(device)
-    if min(epochs, batch, imgsz/32) < 1: raise InputError(f'epochs {epochs}, batch {batch}, imgsz {imgsz}: at least 1, 1 and 32 are needed.')
     args = tuning_args(like or weights, rate) | dict(imgsz=imgsz, epochs=epochs, batch=batch, seed=seed, val=True)
     if teacher: teacher = check_teacher(weights, teacher)
     key = training_key(data, weights, args | dict(device=device, teacher=content_id(teacher) if teacher else ''))

@@ -8,7 +8,7 @@ __all__ = ['SAMPLERS', 'RANDOM_FIRST', 'group_file', 'read_bounds', 'read_space'
            'GPSampler', 'check_sampler', 'grid_points', 'make_sampler', 'ask', 'fit_landscape', 'expected_gain',
            'paired_noise']
 
-# %% ../nbs/08a_samplers.ipynb #c002
+# %% ../nbs/08a_samplers.ipynb #c003
 import math
 import warnings
 from importlib.resources import files
@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import optuna
 import pandas as pd
-import yaml
 
-from .data import InputError, project_root
+from .data import InputError, project_root, read_yaml
 
 if TYPE_CHECKING:
     from sklearn.gaussian_process import GaussianProcessRegressor
 
-# %% ../nbs/08a_samplers.ipynb #c005
+# %% ../nbs/08a_samplers.ipynb #c006
 def group_file(
     name:str  # lr, loss, hsv, geometry, mix; or the path of a yaml file of one's own
 ) -> Path:
@@ -38,7 +37,7 @@ def group_file(
     known = sorted(p.stem for p in folder.glob('*.yaml'))
     raise InputError(f'There is no group {name!r} of hyper-parameters: take one of {", ".join(known)}, or the path of a yaml file.')
 
-# %% ../nbs/08a_samplers.ipynb #c006
+# %% ../nbs/08a_samplers.ipynb #c007
 def read_bounds(
     name:str, # of a hyper-parameter
     row:dict, # low, high; perhaps gain, log, grid
@@ -55,20 +54,19 @@ def read_bounds(
     if outside := [v for v in grid if not low <= v <= high]: raise InputError(f'{path}: {name} has {outside[0]} in its grid, outside its bounds.')
     return dict(name=name, low=low, high=high, gain=gain, log=bool(log), grid=grid)
 
-# %% ../nbs/08a_samplers.ipynb #c007
+# %% ../nbs/08a_samplers.ipynb #c008
 def read_space(
     group:str  # names as for `group_file`, joined by +
 ) -> pd.DataFrame:  # index name; low, high, gain, log, grid
     "The space of a group, or of several together. Raises `InputError` where one is missing, cannot be read, or is wrong."
     rows = {}
     for path in map(group_file, group.replace(' ', '').split('+')):
-        try: space = yaml.safe_load(path.read_text(encoding='utf-8'))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as e: raise InputError(f'{path} cannot be read: {" ".join(str(e).split())}') from e
+        space = read_yaml(path)
         if not isinstance(space, dict) or not space: raise InputError(f'{path} is not a list of "name: {{low: …, high: …}}" lines.')
         rows |= {name: read_bounds(name, row, path) for name, row in space.items()}
     return pd.DataFrame(rows.values()).set_index('name')
 
-# %% ../nbs/08a_samplers.ipynb #c010
+# %% ../nbs/08a_samplers.ipynb #c011
 def constrain(
     hyp:dict|pd.Series, # values by name
     space:pd.DataFrame  # from `read_space`
@@ -77,7 +75,7 @@ def constrain(
     rounded = {k: round(min(max(float(hyp[k]), low), high), 5) for k, low, high in zip(space.index, space.low, space.high, strict=True)}
     return {k: min(max(v, float(space.low[k])), float(space.high[k])) for k, v in rounded.items()}
 
-# %% ../nbs/08a_samplers.ipynb #c011
+# %% ../nbs/08a_samplers.ipynb #c012
 def pick_parent(
     trials:pd.DataFrame, # finished trials in their order: a column for each name, and fitness
     rng:np.random.Generator, # one uniform is drawn
@@ -88,7 +86,7 @@ def pick_parent(
     weight = (top.fitness - top.fitness.min() + 1e-6).cumsum().to_numpy()
     return top.iloc[min(np.searchsorted(weight, rng.random()*weight[-1], side='right'), len(top)-1)]
 
-# %% ../nbs/08a_samplers.ipynb #c012
+# %% ../nbs/08a_samplers.ipynb #c013
 def vary(
     parent:dict|pd.Series, # values by name
     space:pd.DataFrame, # from `read_space`
@@ -101,7 +99,7 @@ def vary(
         factor = (1 + gain*changed*normal*rng.random()*.2).clip(.3, 3)
     return constrain({k: parent[k]*f for k, f in zip(space.index, factor, strict=True)}, space)
 
-# %% ../nbs/08a_samplers.ipynb #c015
+# %% ../nbs/08a_samplers.ipynb #c016
 def draw_random(
     space:pd.DataFrame, # from `read_space`
     rng:np.random.Generator  # one uniform for each name is drawn
@@ -109,7 +107,7 @@ def draw_random(
     "A point of the space, uniform; in the logarithm where ratios count."
     return constrain(from_unit(rng.random(len(space))[None], space).iloc[0], space)
 
-# %% ../nbs/08a_samplers.ipynb #c016
+# %% ../nbs/08a_samplers.ipynb #c017
 def from_unit(
     points:np.ndarray, # (n, names) in [0, 1]
     space:pd.DataFrame  # from `read_space`
@@ -119,7 +117,7 @@ def from_unit(
     ratio = np.divide(high, low, out=np.ones(len(space)), where=log)
     return pd.DataFrame(np.where(log, low*ratio**points, low + points*(high-low)), columns=space.index)
 
-# %% ../nbs/08a_samplers.ipynb #c017
+# %% ../nbs/08a_samplers.ipynb #c018
 def to_unit(
     values:pd.DataFrame, # a column a name
     space:pd.DataFrame  # from `read_space`
@@ -129,7 +127,7 @@ def to_unit(
                     (values[list(space.index)].to_numpy(float), space.low.to_numpy(), space.high.to_numpy()))
     return (v-low)/(high-low)
 
-# %% ../nbs/08a_samplers.ipynb #c020
+# %% ../nbs/08a_samplers.ipynb #c021
 def finished_trials(
     study:optuna.Study, # of the search
     space:pd.DataFrame, # from `read_space`
@@ -140,14 +138,14 @@ def finished_trials(
     rows = [{k: t.params[k] for k in space.index} | dict(fitness=t.value) for t in done]
     return pd.DataFrame(rows, index=pd.Index([t.number for t in done], name='number', dtype=int), columns=[*space.index, 'fitness'], dtype=float)
 
-# %% ../nbs/08a_samplers.ipynb #c021
+# %% ../nbs/08a_samplers.ipynb #c022
 def distributions(
     space:pd.DataFrame  # from `read_space`
 ) -> dict[str, optuna.distributions.FloatDistribution]:
     "The space in Optuna's terms."
     return {s.Index: optuna.distributions.FloatDistribution(s.low, s.high, log=bool(s.log)) for s in space.itertuples()}
 
-# %% ../nbs/08a_samplers.ipynb #c022
+# %% ../nbs/08a_samplers.ipynb #c023
 class GASampler(optuna.samplers.BaseSampler):
     "The reference's genetic algorithm: a child of the five best; or, with `children`, a population of so many times `parents`."
 
@@ -168,7 +166,7 @@ class GASampler(optuna.samplers.BaseSampler):
 
     def sample_independent(self, study, trial, param_name, param_distribution) -> float: return self.start[param_name]
 
-# %% ../nbs/08a_samplers.ipynb #c023
+# %% ../nbs/08a_samplers.ipynb #c024
 class FixedSampler(optuna.samplers.BaseSampler):
     "Suggests given values."
 
@@ -180,7 +178,7 @@ class FixedSampler(optuna.samplers.BaseSampler):
 
     def sample_independent(self, study, trial, param_name, param_distribution) -> float: return self.values[param_name]
 
-# %% ../nbs/08a_samplers.ipynb #c025
+# %% ../nbs/08a_samplers.ipynb #c026
 class GPSampler(optuna.samplers.GPSampler):
     "Optuna's, with the fitted kernel kept as an attribute of each trial instead of in memory."
     parts = ('inverse_squared_lengthscales', 'kernel_scale', 'noise_var')
@@ -195,11 +193,11 @@ class GPSampler(optuna.samplers.GPSampler):
             study._storage.set_trial_system_attr(trial._trial_id, 'kernel', kernel)
         return values
 
-# %% ../nbs/08a_samplers.ipynb #c026
+# %% ../nbs/08a_samplers.ipynb #c027
 SAMPLERS = ['ga', 'population', 'gp', 'tpe', 'grid', 'random']
 RANDOM_FIRST = 10  # trials before a Bayesian sampler takes over
 
-# %% ../nbs/08a_samplers.ipynb #c027
+# %% ../nbs/08a_samplers.ipynb #c028
 def check_sampler(
     name:str, # one of `SAMPLERS`
     space:pd.DataFrame  # from `read_space`
@@ -208,7 +206,7 @@ def check_sampler(
     if name not in SAMPLERS: raise InputError(f'There is no sampler {name!r}: take one of {", ".join(SAMPLERS)}.')
     if name == 'grid': grid_points(space, dict.fromkeys(space.index, 0.))
 
-# %% ../nbs/08a_samplers.ipynb #c028
+# %% ../nbs/08a_samplers.ipynb #c029
 def grid_points(
     space:pd.DataFrame, # from `read_space`
     start:dict  # the values of what has no grid
@@ -219,7 +217,7 @@ def grid_points(
         raise InputError(f'Nothing to try in a grid: write grid: [values] in the yaml of the group, for one or more of {", ".join(space.index)}.')
     return [dict(zip(lists, point, strict=True)) for point in product(*lists.values())]
 
-# %% ../nbs/08a_samplers.ipynb #c030
+# %% ../nbs/08a_samplers.ipynb #c031
 def make_sampler(
     name:str, # one of `SAMPLERS`
     space:pd.DataFrame, # from `read_space`
@@ -237,7 +235,7 @@ def make_sampler(
     if name == 'tpe': return s.TPESampler(seed=own, n_startup_trials=RANDOM_FIRST, multivariate=True)
     return s.RandomSampler(own)
 
-# %% ../nbs/08a_samplers.ipynb #c031
+# %% ../nbs/08a_samplers.ipynb #c032
 def ask(
     study:optuna.Study, # whose trials so far are known
     sampler:str, # one of `SAMPLERS`
@@ -251,7 +249,7 @@ def ask(
         study.sampler = make_sampler(sampler, space, constrain(start, space), len(study.get_trials(deepcopy=False)), seed)
         return study.ask(distributions(space))
 
-# %% ../nbs/08a_samplers.ipynb #c037
+# %% ../nbs/08a_samplers.ipynb #c038
 def fit_landscape(
     trials:pd.DataFrame, # from `finished_trials`
     space:pd.DataFrame, # from `read_space`
@@ -266,7 +264,7 @@ def fit_landscape(
         warnings.simplefilter('ignore', ConvergenceWarning)
         return GaussianProcessRegressor(kernel, normalize_y=True, random_state=seed).fit(to_unit(trials, space), trials.fitness)
 
-# %% ../nbs/08a_samplers.ipynb #c038
+# %% ../nbs/08a_samplers.ipynb #c039
 def expected_gain(
     trials:pd.DataFrame, # from `finished_trials`
     space:pd.DataFrame, # from `read_space`
@@ -284,7 +282,7 @@ def expected_gain(
     rise = mean - gp.predict(x).max()
     return float((rise*norm.cdf(rise/sd) + sd*norm.pdf(rise/sd)).max())
 
-# %% ../nbs/08a_samplers.ipynb #c041
+# %% ../nbs/08a_samplers.ipynb #c042
 def paired_noise(
     draws:pd.DataFrame, # a row a trial, a column a draw of the images; the same draws for all
     fitness:pd.Series  # of the same trials

@@ -8,7 +8,7 @@ __all__ = ['STRATA', 'strata', 'image_traits', 'main_bins', 'deal_images', 'grou
            'split_report', 'trait_report', 'reference_split', 'compare_splits', 'show_pairs', 'training_file',
            'pixel_list', 'take_over', 'write_pixels', 'write_labels', 'write_lists', 'kept_hashes', 'readable_images']
 
-# %% ../nbs/04_split.ipynb #c002
+# %% ../nbs/04_split.ipynb #c003
 import math
 import os
 import shutil
@@ -26,15 +26,16 @@ import yaml
 from iterstrat.ml_stratifiers import IterativeStratification, MultilabelStratifiedKFold
 from tqdm import tqdm
 
-from .data import SPECIES, InputError, box_table, image_table, load_table, read_files, save_table, save_text, show_grid, to_yolo
+from .data import (SPECIES, InputError, box_table, decode_pixels, image_table, lacks_end, load_table, read_files, save_table, save_text,
+                               show_grid, to_yolo)
 from .eda import AREA_BINS, COUNT_BINS, RATIO_BINS, area_bin, count_bin, ratio_bin
 from .groups import find_groups, image_hashes, near_pairs
 from .intake import put_file
 
-# %% ../nbs/04_split.ipynb #c006
+# %% ../nbs/04_split.ipynb #c007
 STRATA = [f'{species} {bin}' for species in SPECIES for bin in COUNT_BINS]  # cow little, cow medium, …
 
-# %% ../nbs/04_split.ipynb #c007
+# %% ../nbs/04_split.ipynb #c008
 def strata(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame  # its boxes
@@ -42,7 +43,7 @@ def strata(
     "Species and box-count bin of every image, joined: what the folds are balanced over first."
     return images.set_index('image').species.str.cat(count_bin(images, boxes), sep=' ').rename('stratum')
 
-# %% ../nbs/04_split.ipynb #c008
+# %% ../nbs/04_split.ipynb #c009
 def image_traits(
     images:pd.DataFrame, # an `images` table
     boxes:pd.DataFrame  # its boxes
@@ -60,7 +61,7 @@ def image_traits(
         found = found.join(pd.DataFrame(share, found.index, [f'{kind} {n}' for n in names]))
     return found
 
-# %% ../nbs/04_split.ipynb #c011
+# %% ../nbs/04_split.ipynb #c012
 def main_bins(
     traits:pd.DataFrame  # rows of `image_traits`; shares of shapes or sizes may be missing
 ) -> np.ndarray:  # (n,) a number for each combination that occurs
@@ -71,7 +72,7 @@ def main_bins(
         if shares.shape[1]: key += shares.idxmax(axis=1).where(shares.sum(axis=1) > 0, '')
     return key.factorize(sort=True)[0]
 
-# %% ../nbs/04_split.ipynb #c012
+# %% ../nbs/04_split.ipynb #c013
 def deal_images(
     traits:pd.DataFrame, # rows of `image_traits`
     quota:pd.DataFrame, # images of each stratum that each part should get: parts × strata
@@ -86,7 +87,7 @@ def deal_images(
         if len(rows): part[rows] = IterativeStratification(pd.get_dummies(cell[rows]).to_numpy(dtype=bool), share, rng)
     return part
 
-# %% ../nbs/04_split.ipynb #c014
+# %% ../nbs/04_split.ipynb #c015
 def group_worth(
     traits:pd.DataFrame, # as `image_traits` gives them
     group:pd.Series  # same index
@@ -95,7 +96,7 @@ def group_worth(
     weight = np.where(traits.columns.str.contains('^stratum |^species '), 1, .1)
     return traits.groupby(group).sum()*(weight/np.maximum(traits.sum(), np.where(weight == 1, 1, .02*len(traits))))
 
-# %% ../nbs/04_split.ipynb #c015
+# %% ../nbs/04_split.ipynb #c016
 def deal_groups(
     worth:np.ndarray, # (groups, traits)
     need:np.ndarray, # (parts, traits) what each part should get; is counted down
@@ -111,7 +112,7 @@ def deal_groups(
         need[part[g]] -= v
     return part
 
-# %% ../nbs/04_split.ipynb #c017
+# %% ../nbs/04_split.ipynb #c018
 def some_groups(
     part:np.ndarray, # (groups,)
     p:int, # the part they are in
@@ -123,7 +124,7 @@ def some_groups(
     mine = np.flatnonzero(part == p)
     return np.unique(np.r_[rng.permutation(mine[touches[mine]])[:most], rng.permutation(mine)[:most]])
 
-# %% ../nbs/04_split.ipynb #c018
+# %% ../nbs/04_split.ipynb #c019
 def trade_groups(
     worth:np.ndarray, # (groups, traits), single images included
     need:np.ndarray, # (parts, traits) what is still wanted; is changed
@@ -151,7 +152,7 @@ def trade_groups(
         stuck[:] = False
     return part
 
-# %% ../nbs/04_split.ipynb #c019
+# %% ../nbs/04_split.ipynb #c020
 def deal(
     traits:pd.DataFrame, # as `image_traits` gives them
     group:pd.Series, # a group's name for every image, indexed by image
@@ -174,7 +175,7 @@ def deal(
         part[:] = trade_groups(worth.to_numpy(), need, part.to_numpy(copy=True), shares, rng)
     return group.map(part).rename('part')
 
-# %% ../nbs/04_split.ipynb #c021
+# %% ../nbs/04_split.ipynb #c022
 def assign_folds(
     traits:pd.DataFrame, # as `image_traits` gives them
     group:pd.Series, # a group's name for every image, indexed by image
@@ -191,7 +192,7 @@ def assign_folds(
     off = (worth - worth.mean()).pow(2).sum(axis=1) + 1e3*worth.filter(regex='^species ').eq(0).sum(axis=1)
     return part.map(off.rank(method='first', ascending=False).astype(int) - 1).rename('fold')
 
-# %% ../nbs/04_split.ipynb #c023
+# %% ../nbs/04_split.ipynb #c024
 def load_tables(
     tables:Path, # folder of images.parquet and boxes.parquet
     valid:Path|str=''  # as for `valid_images`; a folder of other tables adds them
@@ -203,7 +204,7 @@ def load_tables(
     if twice: raise InputError(f'{len(twice)} images of {valid} are in {tables} too ({", ".join(twice[:3])}): take them out of one of the two.')
     return image_table(images), box_table(boxes)
 
-# %% ../nbs/04_split.ipynb #c024
+# %% ../nbs/04_split.ipynb #c025
 def listed_images(
     path:Path, # a text file with an image a line, a csv with a column image (folders before the names do not count), or a folder with images.parquet
     images:pd.DataFrame  # an `images` table
@@ -220,7 +221,7 @@ def listed_images(
                                             f'({", ".join(alien[:3]) or "it is empty"}): take them out, or give the tables they are from.')
     return names
 
-# %% ../nbs/04_split.ipynb #c025
+# %% ../nbs/04_split.ipynb #c026
 def valid_images(
     images:pd.DataFrame, # an `images` table
     fold:pd.Series, # indexed by image
@@ -237,7 +238,7 @@ def valid_images(
     if len(found) == len(images): raise InputError(f'valid is "{valid}", which is every image: nothing is left to train on.')
     return found
 
-# %% ../nbs/04_split.ipynb #c026
+# %% ../nbs/04_split.ipynb #c027
 def make_split(
     images:pd.DataFrame, # an `images` table; its groups, where they are not empty, stay whole
     boxes:pd.DataFrame, # its boxes
@@ -256,7 +257,7 @@ def make_split(
         split.loc[chosen, 'side'] = 'valid'
     return split.rename_axis('image').reset_index()
 
-# %% ../nbs/04_split.ipynb #c029
+# %% ../nbs/04_split.ipynb #c030
 def split_report(
     split:pd.DataFrame, # what `make_split` gives
     share:float|None=None  # of the valid images that was wanted; what came out over all where not given
@@ -273,7 +274,7 @@ def split_report(
     report['note'] = np.select(list(notes.values()), list(notes), '')
     return report
 
-# %% ../nbs/04_split.ipynb #c030
+# %% ../nbs/04_split.ipynb #c031
 def trait_report(
     traits:pd.DataFrame, # as `image_traits` gives them
     split:pd.DataFrame  # image, side
@@ -284,7 +285,7 @@ def trait_report(
     means = shares.groupby(side).mean().reindex(['train', 'valid'])
     return means.T.rename_axis('trait')[shares.sum().to_numpy() > 0].reset_index()
 
-# %% ../nbs/04_split.ipynb #c033
+# %% ../nbs/04_split.ipynb #c034
 def reference_split(
     split:pd.DataFrame  # image, group, stratum
 ) -> pd.DataFrame:  # the same images with the sides that the reference's way gives
@@ -295,7 +296,7 @@ def reference_split(
     valid = list(dealer.split(np.zeros(len(split)), labels))[-1][1]
     return split.assign(side=np.where(split.index.isin(valid), 'valid', 'train'))
 
-# %% ../nbs/04_split.ipynb #c034
+# %% ../nbs/04_split.ipynb #c035
 def compare_splits(
     splits:dict[str, pd.DataFrame], # name -> split; images that are left out do not count
     pairs:pd.DataFrame  # near-duplicates: image, other
@@ -313,7 +314,7 @@ def compare_splits(
         rows.append(dict(way=way, valid=len(valid), worst_percent=worst, leaks=len(across), leaked_percent=leaked))
     return pd.DataFrame(rows)
 
-# %% ../nbs/04_split.ipynb #c036
+# %% ../nbs/04_split.ipynb #c037
 def show_pairs(
     pairs:pd.DataFrame, # image, other, distance
     images:pd.DataFrame, # an `images` table
@@ -327,7 +328,7 @@ def show_pairs(
     titles = [f'{n}: {d} bits' for n, d in zip(rows.image, first.distance.repeat(2), strict=True)]
     return show_grid(rows, boxes[boxes.image.isin(rows.image)], columns=2, titles=titles)
 
-# %% ../nbs/04_split.ipynb #c038
+# %% ../nbs/04_split.ipynb #c039
 def training_file(
     data:bytes, # an image file as it lies in the zip
     long_side:int=0, # px; a longer image is scaled down to it; 0 keeps the size
@@ -335,12 +336,10 @@ def training_file(
     size:tuple[int, int]|None=None  # width and height, px, if known: a JPEG of twice `long_side` or more is then decoded at half size
 ) -> bytes:  # the same bytes where nothing has to change, else a JPEG of quality 95
     "An image file as it goes to disk for training, sides rounded up as ultralytics rounds. `InputError` where it cannot be decoded but must."
-    cut_off = data[:2] == b'\xff\xd8' and data[-2:] != b'\xff\xd9'
+    cut_off = lacks_end(data)
     if not cut_off and (not long_side or size and max(size) <= long_side): return data
     half = bool(size and long_side) and 2*long_side <= max(size)
-    raw = np.frombuffer(data + b'\xff\xd9'*cut_off, np.uint8)
-    img = cv2.imdecode(raw, cv2.IMREAD_REDUCED_COLOR_2 if half else cv2.IMREAD_COLOR) if data else None
-    if img is None: raise InputError(f'{name or "The data"} is not a readable image ({len(data)} bytes).')
+    img = decode_pixels(data, name, cv2.IMREAD_REDUCED_COLOR_2 if half else cv2.IMREAD_COLOR)
     size = size if half else img.shape[1::-1]
     if long_side and max(size) > long_side:
         to = [min(math.ceil(s*(long_side/max(size))), long_side) for s in size]
@@ -348,7 +347,7 @@ def training_file(
     elif not cut_off: return data
     return cv2.imencode('.jpg', img, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
-# %% ../nbs/04_split.ipynb #c041
+# %% ../nbs/04_split.ipynb #c042
 def pixel_list(
     folder:Path  # of `write_pixels`
 ) -> pd.DataFrame:  # sha (of the file it was made from), long_side (px); indexed by image
@@ -356,7 +355,7 @@ def pixel_list(
     made = folder/'.made.parquet'
     return (load_table(made) if made.exists() else pd.DataFrame(columns=['image', 'sha', 'long_side'])).set_index('image')
 
-# %% ../nbs/04_split.ipynb #c042
+# %% ../nbs/04_split.ipynb #c043
 def take_over(
     images:pd.DataFrame, # rows of `images`
     folder:Path, # where the files go
@@ -380,7 +379,7 @@ def take_over(
     there = {p.name for p in folder.iterdir() if p.stat().st_size}
     return images[~images.image.isin(there)]
 
-# %% ../nbs/04_split.ipynb #c043
+# %% ../nbs/04_split.ipynb #c044
 def write_pixels(
     images:pd.DataFrame, # rows of `images`
     folder:Path, # where the files go, under their image names
@@ -402,7 +401,7 @@ def write_pixels(
             bar.update(len(some))
     return pd.DataFrame(failed, columns=['image', 'detail'])
 
-# %% ../nbs/04_split.ipynb #c045
+# %% ../nbs/04_split.ipynb #c046
 def write_labels(
     images:pd.DataFrame, # rows of `images`
     boxes:pd.DataFrame, # their boxes, px
@@ -415,7 +414,7 @@ def write_labels(
     text = lines.groupby(rows.image).agg('\n'.join).to_dict()
     for name in tqdm(images.image, desc='labels', unit='image'): put_file(text.get(name, '').encode(), folder/Path(name).with_suffix('.txt'))
 
-# %% ../nbs/04_split.ipynb #c046
+# %% ../nbs/04_split.ipynb #c047
 def write_lists(
     split:pd.DataFrame, # image and side
     out:Path, # where train.txt, valid.txt and data.yaml go
@@ -429,7 +428,7 @@ def write_lists(
     data = dict(train='train.txt', val='valid.txt' if sides['valid'] else 'train.txt', names=dict(enumerate(SPECIES)))
     return save_text(yaml.safe_dump(data, sort_keys=False), out/'data.yaml')
 
-# %% ../nbs/04_split.ipynb #c048
+# %% ../nbs/04_split.ipynb #c049
 def kept_hashes(
     images:pd.DataFrame, # an `images` table
     out:Path, # where hashes.parquet goes
@@ -444,7 +443,7 @@ def kept_hashes(
     save_table(hashes, out/'hashes.parquet')
     return hashes
 
-# %% ../nbs/04_split.ipynb #c049
+# %% ../nbs/04_split.ipynb #c050
 def readable_images(
     images:pd.DataFrame, # an `images` table
     hashes:pd.DataFrame  # image, hash ('' where the image cannot be read)

@@ -9,12 +9,11 @@ __all__ = ['TOP', 'SHOWN', 'FLOOR', 'VOTE', 'IOUS', 'CONFS', 'GOALS', 'RawBoxes'
            'cell_values', 'sweep_kind', 'sweep', 'rank_cells', 'picks', 'cell_draws', 'best_cells', 'plot_sweep',
            'Look', 'curves', 'look_at', 'thumbnails', 'said', 'draw_curve', 'draw_look', 'sweep_panel']
 
-# %% ../nbs/12c_sweep.ipynb #c002
+# %% ../nbs/12c_sweep.ipynb #c003
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Union
@@ -26,7 +25,7 @@ import seaborn as sns
 from matplotlib.collections import PolyCollection
 from tqdm import tqdm
 
-from .data import CORNERS, LOOKS, SPECIES, InputError, ahead, box_table, load_table, read_image, save_json, save_table
+from .data import CORNERS, LOOKS, SPECIES, InputError, ahead, box_table, load_table, read_image, read_json, save_json, save_table
 from .engine import Letter, Network, fetch_all, model_labels, open_network, plain_opencv, prepare, same_size, to_input
 from .infer import problem_rows
 from .nms import KINDS
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from ultralytics import YOLO
 
-# %% ../nbs/12c_sweep.ipynb #c006
+# %% ../nbs/12c_sweep.ipynb #c007
 TOP = 500  # candidates kept of an image
 SHOWN = 300  # boxes kept of an image after suppression, as `predict` does
 FLOOR = .3  # pairs that overlap by no more are not kept
@@ -46,14 +45,14 @@ VOTE = .5  # candidates that overlap a box by at least this vote on where it is
 IOUS = tuple(i/100 for i in range(32, 90, 3))  # .32, .35, …, .89
 CONFS = (.001, .005, .01, .02, .03, .05, .075, .1, .15, .2, .25, .3, .35, .4, .45, .5, .6, .7, .8, .9)
 
-# %% ../nbs/12c_sweep.ipynb #c007
+# %% ../nbs/12c_sweep.ipynb #c008
 class RawBoxes(NamedTuple):
     "Candidates before suppression, and what makes suppression cheap."
     frames: pd.DataFrame  # image, and the fields of `Letter` (px); sorted by image
     boxes: pd.DataFrame  # frame (row of `frames`), label, class_id (of the detector), x1, y1, x2, y2 (px of the network's input), score; float32
     pairs: pd.DataFrame  # first, second (rows of `boxes`, the first more confident), iou, diou
 
-# %% ../nbs/12c_sweep.ipynb #c008
+# %% ../nbs/12c_sweep.ipynb #c009
 def tensors(
     boxes:pd.DataFrame  # some rows of `RawBoxes.boxes`
 ) -> tuple['Tensor', 'Tensor', 'Tensor']:  # boxes (n, 4), scores (n,), class numbers (n,)
@@ -61,7 +60,7 @@ def tensors(
     import torch
     return tuple(torch.from_numpy(boxes[c].to_numpy(copy=True)) for c in (CORNERS, 'score', 'class_id'))
 
-# %% ../nbs/12c_sweep.ipynb #c009
+# %% ../nbs/12c_sweep.ipynb #c010
 def box_pairs(
     boxes:pd.DataFrame  # as in `RawBoxes`, from row 0 on
 ) -> pd.DataFrame:  # first, second, iou, diou
@@ -79,7 +78,7 @@ def box_pairs(
     pairs = pd.DataFrame(np.concatenate(out, axis=1).T, columns=['first', 'second', 'iou', 'diou'])
     return pairs.astype(dict(first=np.int32, second=np.int32, iou=np.float32, diou=np.float32))
 
-# %% ../nbs/12c_sweep.ipynb #c010
+# %% ../nbs/12c_sweep.ipynb #c011
 def collect(
     frames:pd.DataFrame, # image, and the fields of `Letter` (px)
     boxes:pd.DataFrame  # image, label, class_id, score, corners in px of the network's input; any number, any order
@@ -92,7 +91,7 @@ def collect(
     b = b[b.groupby('frame').cumcount() < TOP].reset_index(drop=True)[['frame', 'label', 'class_id', *CORNERS, 'score']]
     return RawBoxes(frames, b, box_pairs(b))
 
-# %% ../nbs/12c_sweep.ipynb #c012
+# %% ../nbs/12c_sweep.ipynb #c013
 def made_up_raw(
     images:pd.DataFrame, # image, width, height (px)
     gold:pd.DataFrame, # a `boxes` table, px
@@ -114,7 +113,7 @@ def made_up_raw(
     whole = dict(left=0, top=0, wide=images.width, high=images.height, columns=images.width, rows=images.height)
     return collect(images[['image', 'width', 'height']].assign(**whole), boxes.assign(class_id=boxes.label.map(SPECIES.index)))
 
-# %% ../nbs/12c_sweep.ipynb #c016
+# %% ../nbs/12c_sweep.ipynb #c017
 def candidates(
     answer:'Tensor|np.ndarray', # one image's raw answer, as `read_raw` takes it
     labels:dict[int, str]  # class index -> label, as `model_labels` gives it
@@ -129,7 +128,7 @@ def candidates(
     df = pd.DataFrame(boxes[best].numpy(), columns=CORNERS).assign(score=scores[best].numpy(), class_id=classes[best].numpy())
     return df.assign(label=df.class_id.map(labels))
 
-# %% ../nbs/12c_sweep.ipynb #c017
+# %% ../nbs/12c_sweep.ipynb #c018
 def raw_boxes(
     images:pd.DataFrame, # rows of an `images` table
     weights:Union[Path, str, 'YOLO', Network], # a file, a name that ultralytics knows, a loaded detector, or an open network
@@ -156,7 +155,7 @@ def raw_boxes(
     broken = problem_rows([name for name, *_ in problems], 'unreadable image', [e for _, e, _ in problems], 'skipped')
     return collect(pd.DataFrame(frames), pd.concat(found, ignore_index=True)), broken
 
-# %% ../nbs/12c_sweep.ipynb #c018
+# %% ../nbs/12c_sweep.ipynb #c019
 def save_raw(
     raw:RawBoxes, # the candidates
     folder:Path|str  # frames.parquet, candidates.parquet and pairs.parquet go here
@@ -164,7 +163,7 @@ def save_raw(
     "Keep candidates, each table whole."
     for name, table in zip(('pairs', 'candidates', 'frames'), raw[::-1], strict=True): save_table(table, Path(folder)/f'{name}.parquet')
 
-# %% ../nbs/12c_sweep.ipynb #c019
+# %% ../nbs/12c_sweep.ipynb #c020
 def load_raw(
     folder:Path|str  # where `save_raw` put them
 ) -> RawBoxes:
@@ -172,7 +171,7 @@ def load_raw(
     frames, boxes, pairs = (load_table(Path(folder)/f'{name}.parquet') for name in ('frames', 'candidates', 'pairs'))
     return RawBoxes(frames, boxes.astype(dict(label=pd.CategoricalDtype(SPECIES))), pairs)
 
-# %% ../nbs/12c_sweep.ipynb #c022
+# %% ../nbs/12c_sweep.ipynb #c023
 def made_of(
     images:pd.DataFrame, # rows of an `images` table
     weights:Union[Path, str], # a file, or a name that ultralytics knows
@@ -183,7 +182,7 @@ def made_of(
     file = hashlib.sha256(Path(weights).read_bytes()).hexdigest() if Path(weights).is_file() else str(weights)
     return dict(weights=file, imgsz=imgsz, images=hashlib.sha256(rows.encode()).hexdigest(), top=TOP, floor=FLOOR)
 
-# %% ../nbs/12c_sweep.ipynb #c023
+# %% ../nbs/12c_sweep.ipynb #c024
 def kept_boxes(
     images:pd.DataFrame, # rows of an `images` table
     weights:Union[Path, str], # a file, or a name that ultralytics knows
@@ -194,7 +193,8 @@ def kept_boxes(
     "`raw_boxes`, from `folder` where it has those of the same detector, size and images, else computed and kept there."
     folder, now = Path(folder), made_of(images, weights, imgsz)
     said = folder/'made_of.json'
-    if said.exists() and json.loads(said.read_text(encoding='utf-8')) == now: return load_raw(folder), load_table(folder/'problems.parquet')
+    with suppress(InputError):  # a table that cannot be read is made again
+        if read_json(said) == now: return load_raw(folder), load_table(folder/'problems.parquet')
     said.unlink(missing_ok=True)
     raw, problems = raw_boxes(images, weights, imgsz, device)
     save_raw(raw, folder)
@@ -202,7 +202,7 @@ def kept_boxes(
     save_json(now, said)
     return raw, problems
 
-# %% ../nbs/12c_sweep.ipynb #c025
+# %% ../nbs/12c_sweep.ipynb #c026
 def hard_runs(
     raw:RawBoxes, # the candidates
     ious:Sequence[float], # thresholds
@@ -223,7 +223,7 @@ def hard_runs(
         out.append(stays.numpy()*raw.boxes.score.to_numpy(float))
     return np.stack(out)
 
-# %% ../nbs/12c_sweep.ipynb #c026
+# %% ../nbs/12c_sweep.ipynb #c027
 def each_image(
     raw:RawBoxes, # the candidates
     run:Callable, # rows of one image -> (runs, n)
@@ -234,7 +234,7 @@ def each_image(
     groups = tqdm(raw.boxes.groupby('frame'), desc=what, unit='image', disable=raw.boxes.frame.nunique() < 50)
     return np.concatenate([np.zeros((runs, 0), int), *(run(g).numpy() for _, g in groups)], axis=1)
 
-# %% ../nbs/12c_sweep.ipynb #c027
+# %% ../nbs/12c_sweep.ipynb #c028
 def all_runs(
     raw:RawBoxes, # the candidates
     kind:str, # a key of `KINDS`
@@ -254,7 +254,7 @@ def all_runs(
     else: return hard_runs(raw, ious, 'diou' if kind == 'diou' else 'iou')
     return each_image(raw, run, len(ious), kind)
 
-# %% ../nbs/12c_sweep.ipynb #c029
+# %% ../nbs/12c_sweep.ipynb #c030
 def in_image(
     raw:RawBoxes, # the candidates
     frame:np.ndarray, # (n,) row of `raw.frames` of each box
@@ -267,7 +267,7 @@ def in_image(
         out[:, at] = ((out[:, at] - grey)/scale).clip(0, size)
     return out
 
-# %% ../nbs/12c_sweep.ipynb #c030
+# %% ../nbs/12c_sweep.ipynb #c031
 def voted_corners(
     raw:RawBoxes, # the candidates
     confs:Iterable[float]  # only candidates above this confidence vote
@@ -283,7 +283,7 @@ def voted_corners(
     sure = {conf: score[vote] > conf for conf in confs}
     return {conf: weighted_mean(to[on], vote[on], boxes, score, len(score)).float().numpy() for conf, on in sure.items()}
 
-# %% ../nbs/12c_sweep.ipynb #c031
+# %% ../nbs/12c_sweep.ipynb #c032
 def fused_corners(
     raw:RawBoxes, # the candidates
     founder:np.ndarray, # (candidates,) founder of each one's cluster
@@ -298,7 +298,7 @@ def fused_corners(
     mean, rows = weighted_mean(torch.from_numpy(founder)[on], on, boxes, score, len(score)), np.unique(founder[on.numpy()])
     return rows, mean[rows].float().numpy()
 
-# %% ../nbs/12c_sweep.ipynb #c032
+# %% ../nbs/12c_sweep.ipynb #c033
 def cell_boxes(
     raw:RawBoxes, # the candidates
     kind:str, # a key of `KINDS`
@@ -319,7 +319,7 @@ def cell_boxes(
     df = pd.DataFrame(dict(image=raw.frames.image.to_numpy()[frame], label=raw.boxes.label.to_numpy()[rows].astype(str), confidence=score[order]))
     return df.assign(**dict(zip(CORNERS, in_image(raw, frame, corners[order]).astype(float).T, strict=True)))
 
-# %% ../nbs/12c_sweep.ipynb #c033
+# %% ../nbs/12c_sweep.ipynb #c034
 def cell(
     raw:RawBoxes, # the candidates
     kind:str='hard', # a key of `KINDS`
@@ -329,10 +329,10 @@ def cell(
     "What a run at one setting gives. Raises `InputError` on an unknown rule, or an overlap that was not kept."
     return box_table(cell_boxes(raw, kind, all_runs(raw, kind, [iou], conf)[0], conf).assign(source='model'))
 
-# %% ../nbs/12c_sweep.ipynb #c037
+# %% ../nbs/12c_sweep.ipynb #c038
 GOALS = dict(score='ap', f1='f1', count='off_by')  # the column that a goal looks at; all are better higher but `off_by`
 
-# %% ../nbs/12c_sweep.ipynb #c038
+# %% ../nbs/12c_sweep.ipynb #c039
 def cell_matches(
     gold:pd.DataFrame, # image, label, corners, px
     found:pd.DataFrame, # as `cell_boxes` gives them
@@ -346,7 +346,7 @@ def cell_matches(
     counts = found.image.isin(gold.image.unique()) & found.label.isin(gold.label.unique())  # the challenge ignores images without gold
     return match_table(gold, found[counts], [at], definition, gold.image.unique(), MOST[definition]), every
 
-# %% ../nbs/12c_sweep.ipynb #c039
+# %% ../nbs/12c_sweep.ipynb #c040
 def cell_values(
     matches:tuple[pd.DataFrame, pd.DataFrame], # as `cell_matches` gives them, at this confidence or a lower one
     at:float, # IoU of a hit
@@ -358,7 +358,7 @@ def cell_values(
     values = operating_values(counts, np.ones((len(counts), 1), int))[..., 0]
     return dict(ap=average_precision(for_ap, at)['mean'], **dict(zip(MEASURES, values, strict=True)), boxes=counts[:, 1].mean())
 
-# %% ../nbs/12c_sweep.ipynb #c040
+# %% ../nbs/12c_sweep.ipynb #c041
 def sweep_kind(
     raw:RawBoxes, # the candidates
     gold:pd.DataFrame, # a `boxes` table of the same images, px
@@ -379,7 +379,7 @@ def sweep_kind(
             out.append(dict(kind=kind, iou=iou, conf=conf, **cell_values(matches, at, conf)))
     return pd.DataFrame(out)
 
-# %% ../nbs/12c_sweep.ipynb #c041
+# %% ../nbs/12c_sweep.ipynb #c042
 def sweep(
     raw:RawBoxes, # the candidates
     gold:pd.DataFrame, # a `boxes` table, px
@@ -394,7 +394,7 @@ def sweep(
     if gold.empty: raise InputError('None of the images of the candidates has a gold box: take the candidates of labelled images.')
     return pd.concat([sweep_kind(raw, gold, kind, ious, confs, at, definition) for kind in kinds], ignore_index=True)
 
-# %% ../nbs/12c_sweep.ipynb #c044
+# %% ../nbs/12c_sweep.ipynb #c045
 def rank_cells(
     table:pd.DataFrame, # as `sweep` gives it
     goal:str='score'  # a key of `GOALS`
@@ -405,14 +405,14 @@ def rank_cells(
     by = [GOALS[goal], 'boxes', 'rule', 'iou', 'conf']
     return rows.sort_values(by, ascending=[goal == 'count', True, True, True, True], ignore_index=True).drop(columns='rule')
 
-# %% ../nbs/12c_sweep.ipynb #c045
+# %% ../nbs/12c_sweep.ipynb #c046
 def picks(
     table:pd.DataFrame  # as `sweep` gives it
 ) -> pd.DataFrame:  # goal and the columns of `table`; a row a goal
     "The best cell under each goal."
     return pd.concat({goal: rank_cells(table, goal).head(1) for goal in GOALS}, names=['goal']).reset_index('goal').reset_index(drop=True)
 
-# %% ../nbs/12c_sweep.ipynb #c048
+# %% ../nbs/12c_sweep.ipynb #c049
 def cell_draws(
     raw:RawBoxes, # the candidates
     gold:pd.DataFrame, # a `boxes` table, px
@@ -431,7 +431,7 @@ def cell_draws(
     if goal == 'score': return resampled_ap(for_ap, at, draws).loc['mean'].to_numpy()
     return operating_values(score_counts(every, at, 0)[-1], draws)[MEASURES.index(GOALS[goal])]
 
-# %% ../nbs/12c_sweep.ipynb #c049
+# %% ../nbs/12c_sweep.ipynb #c050
 def best_cells(
     raw:RawBoxes, # the candidates
     gold:pd.DataFrame, # a `boxes` table, px
@@ -448,7 +448,7 @@ def best_cells(
     own, behind = interval(drawn), interval(drawn - drawn.iloc[0])
     return best.assign(low=own.low, high=own.high, behind_low=behind.low, behind_high=behind.high)
 
-# %% ../nbs/12c_sweep.ipynb #c052
+# %% ../nbs/12c_sweep.ipynb #c053
 def plot_sweep(
     table:pd.DataFrame, # as `sweep` gives it
     goal:str='score'  # a key of `GOALS`
@@ -472,14 +472,14 @@ def plot_sweep(
     fig.colorbar(axes[0, 0].collections[0], ax=axes, label=name, shrink=.8)
     return fig
 
-# %% ../nbs/12c_sweep.ipynb #c055
+# %% ../nbs/12c_sweep.ipynb #c056
 class Look(NamedTuple):
     "What one overlap gives, at the lowest confidence."
     found: pd.DataFrame  # as `cell_boxes` gives them
     matches: pd.DataFrame  # of all images, by COCO's rule
     curve: dict[str, np.ndarray]  # label -> (boxes, 3) confidence, recall, precision; most confident first
 
-# %% ../nbs/12c_sweep.ipynb #c056
+# %% ../nbs/12c_sweep.ipynb #c057
 def curves(
     matches:pd.DataFrame, # as `match_table` gives them, by COCO's rule
     at:float  # one of its thresholds
@@ -492,7 +492,7 @@ def curves(
         out[label] = np.stack([conf[mine & found], hits/max((mine & ~found).sum(), 1), hits/np.arange(1, len(hits)+1)], axis=1)
     return out
 
-# %% ../nbs/12c_sweep.ipynb #c057
+# %% ../nbs/12c_sweep.ipynb #c058
 def look_at(
     raw:RawBoxes, # the candidates
     gold:pd.DataFrame, # a `boxes` table, px
@@ -505,7 +505,7 @@ def look_at(
     matches = match_table(gold[gold.image.isin(raw.frames.image)], found, [at], 'coco', raw.frames.image, MOST['coco'])
     return Look(found, matches, curves(matches, at))
 
-# %% ../nbs/12c_sweep.ipynb #c058
+# %% ../nbs/12c_sweep.ipynb #c059
 def thumbnails(
     images:pd.DataFrame, # rows of `images`
     width:int=360, # px
@@ -521,7 +521,7 @@ def thumbnails(
         out[row.image] = cv2.resize(np.ascontiguousarray(rgb), (width, round(rgb.shape[0]*scale)), interpolation=cv2.INTER_AREA), scale
     return out
 
-# %% ../nbs/12c_sweep.ipynb #c059
+# %% ../nbs/12c_sweep.ipynb #c060
 def said(
     look:Look, # as `look_at` gives it
     at:float, # IoU of a hit
@@ -532,7 +532,7 @@ def said(
     return (f'precision {v["precision"]:.3f} · recall {v["recall"]:.3f} · F1 {v["f1"]:.3f} · {v["boxes"]:.1f} boxes an image, '
             f'off by {v["off_by"]:.2f}')
 
-# %% ../nbs/12c_sweep.ipynb #c060
+# %% ../nbs/12c_sweep.ipynb #c061
 def draw_curve(
     ax:plt.Axes, # to draw on
     look:Look, # as `look_at` gives it
@@ -546,7 +546,7 @@ def draw_curve(
     ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel='recall (share of gold boxes found)', ylabel='precision (share of predicted boxes that hit)')
     if look.curve: ax.legend(loc='lower left')
 
-# %% ../nbs/12c_sweep.ipynb #c061
+# %% ../nbs/12c_sweep.ipynb #c062
 def draw_look(
     look:Look, # as `look_at` gives it
     gold:pd.DataFrame, # a `boxes` table, px
@@ -572,7 +572,7 @@ def draw_look(
     fig.legend(lines, ['gold', 'predicted'], loc='lower right', ncols=2, bbox_to_anchor=(.99, .01))
     return fig
 
-# %% ../nbs/12c_sweep.ipynb #c063
+# %% ../nbs/12c_sweep.ipynb #c064
 def sweep_panel(
     raw:RawBoxes, # the candidates
     gold:pd.DataFrame, # a `boxes` table, px

@@ -124,14 +124,13 @@ def find_weights(
     "Where `weights` are. Raises `InputError` if nowhere."
     quiet_ultralytics()
     from ultralytics.utils.checks import check_yolov5u_filename
-
-    from livestock_nb.detectors import DETECTORS, describe
-    if str(weights) in DETECTORS: return describe(str(weights))
     name, kind = check_yolov5u_filename(str(weights), verbose=False), Path(weights).suffix
     for p in (Path(weights).expanduser(), project_root()/weights):
         if p.is_file() and kind in ('.pt', '.yaml', '.yml', '.cfg'): return str(p)
     if Path(name).name == name and kind in ('.yaml', '.yml'): return name
     if Path(name).name == name and kind == '.pt': return str(fetch_weights(name))
+    from livestock_nb.detectors import DETECTORS, describe  # and with it torchvision's
+    if str(weights) in DETECTORS: return describe(str(weights))
     near = ', '.join(difflib.get_close_matches(str(weights), DETECTORS, 2, .6) or ['nanodet-plus-m', 'yolov5n.yaml', 'yolov5m6u.pt'])
     raise InputError(f'Weights {str(weights)!r} do not exist: give the path of a .pt, .yaml or .cfg file, or a name such as {near}.')
 
@@ -294,8 +293,7 @@ RECIPES = Path(str(files('livestock_nb.configs')/'recipes'))  # those that come 
 # %% ../nbs/09_train.ipynb #c031
 def recipe_table() -> pd.DataFrame:  # indexed by name: arguments, what
     "The recipes that come with the package."
-    rows = {p.stem: (p.read_text(encoding='utf-8').partition('\n')[0].strip('# '), yaml.safe_load(p.read_text(encoding='utf-8')))
-            for p in sorted(RECIPES.glob('*.yaml'))}
+    rows = {p.stem: (p.read_text(encoding='utf-8').partition('\n')[0].strip('# '), read_yaml(p)) for p in sorted(RECIPES.glob('*.yaml'))}
     arguments = {k: ', '.join(f'{a}: {str(v).lower() if isinstance(v, bool) else v}' for a, v in values.items()) for k, (_, values) in rows.items()}
     return pd.DataFrame(dict(arguments=arguments, what={k: what for k, (what, _) in rows.items()})).rename_axis('recipe')
 
@@ -317,8 +315,7 @@ def read_changes(
     "Single arguments as typed. Raises `InputError` on a word without '=' and as `check_hyp`."
     for word in changes.split():
         if '=' not in word: raise InputError(f'changes: {word!r} is no name=value: write them as "lr0=.002 patience=5".')
-    try: return check_hyp({k: yaml.safe_load(v) for k, v in (word.split('=', 1) for word in changes.split())}, 'changes')
-    except yaml.YAMLError as e: raise InputError(f'changes {changes!r} cannot be read: {str(e).splitlines()[0]}') from e
+    return check_hyp({k: read_yaml(v, f'changes: {k}') for k, v in (word.split('=', 1) for word in changes.split())}, 'changes')
 
 # %% ../nbs/09_train.ipynb #c037
 def lay_over(
@@ -718,6 +715,8 @@ def train_through(
     limit:float=LIMIT  # bytes of the delivered file
 ) -> dict:  # the last epoch's state
     "Train on from the newest checkpoint, or from `weights`, until done; with half the batch where memory runs out. Raises `InputError` at the last."
+    if min(args['epochs'], args['batch'], args['imgsz']/32) < 1:
+        raise InputError('epochs {epochs}, batch {batch}, imgsz {imgsz}: at least 1, 1 and 32 are needed.'.format(**args))
     while True:
         state = newest_state(folders, key)
         if state and state['done']:
@@ -812,7 +811,6 @@ def train_model(
 
     The same call goes on after its last finished epoch, a different one starts cleanly. Raises `InputError` on what the user can mend."""
     out = Path(out).resolve()
-    if min(epochs, batch, imgsz/32) < 1: raise InputError(f'epochs {epochs}, batch {batch}, imgsz {imgsz}: at least 1, 1 and 32 are needed.')
     parts = parts_of(hyp or {})
     limit = (hyp or {}).get('limit', LIMIT/1e6)*1e6 or math.inf
     data, hyp = training_input(data, out, extra, hyp or {}, batch, seed)

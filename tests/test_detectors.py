@@ -111,7 +111,8 @@ def test_what_is_ours(tmp_path):
     assert own_description('yolov5n.yaml') is None
     (tmp_path/'theirs.yaml').write_text('nc: 2\nbackbone: []\nhead: []\n')
     (tmp_path/'bad.yaml').write_text('a: [')
-    assert own_description(tmp_path/'theirs.yaml') is own_description(tmp_path/'bad.yaml') is own_description(tmp_path/'none.cfg') is None
+    assert own_description(tmp_path/'theirs.yaml') is own_description(tmp_path/'none.cfg') is None
+    with pytest.raises(InputError, match='bad.yaml cannot be read as yaml'): own_description(tmp_path/'bad.yaml')
     assert {own_description(p)['family'] for p in DESCRIPTIONS.glob('*.*')} == {'yolov4', 'fastestv2', 'yolox', 'nanodet', 'nanodet-plus', *FAMILIES}
 
 

@@ -250,6 +250,10 @@ def test_a_damaged_artefact_is_said_in_a_line(tmp_path):
     (tmp_path/'network.onnx').write_bytes(b'not onnx')
     with pytest.raises(InputError, match='cannot be opened') as e: open_artefact(tmp_path)
     assert '\n' not in str(e.value)
+    for page in ('', '{"recipe": ', '[]', '{"names": ["cow"]}'):
+        (tmp_path/'about.json').write_text(page)
+        with pytest.raises(InputError, match='about.json is spoilt: make the artefact again') as e: open_artefact(tmp_path)
+        assert '\n' not in str(e.value)
 
 
 # ---- the whole
@@ -282,6 +286,9 @@ def test_one_failing_export_is_named_and_the_rest_goes_on(home, tmp_path, monkey
     for _ in range(2): problems = measure.make_all(plan, dict(whole=home/'random.pt'), home/'split', images, tmp_path)
     assert problems.artefact.tolist() == ['whole-128-ncnn-fp16', 'whole-128-engine-fp16'] and 'pip install ncnn' in problems.detail[0]
     assert asked == ['whole-128-onnx-fp32'], 'asked once, though said twice'
+    (tmp_path/'found'/asked[0]/'difference.json').write_text('{"difference": ')
+    measure.make_all(plan, dict(whole=home/'random.pt'), home/'split', images, tmp_path)
+    assert len(asked) == 2, 'half an answer is none'
 
 
 def test_a_failing_process_is_said_in_a_line(tmp_path):
@@ -322,10 +329,10 @@ def test_delivered_with_its_card_or_refused_and_kept(made, tmp_path):
 
 
 @pytest.mark.parametrize('record, said', [
-    (None, 'is no run with a training'), (dict(stages=[]), 'is no run with a training'),
+    (None, 'is no run with a training'), (dict(stages=[]), 'is no run with a training'), ('{"stages": [', 'is no run with a training'),
     (dict(stages=[dict(notebook='09_train.ipynb', params=dict(out='nowhere', data='x'))]), 'nowhere/best.pt is missing')])
 def test_a_run_without_a_detector_is_said_in_a_line(record, said, tmp_path):
-    if record: save_json(record, tmp_path/'record.json')
+    if record: (tmp_path/'record.json').write_text(record if isinstance(record, str) else json.dumps(record))
     with pytest.raises(InputError, match=said) as e: deliver_edge(tmp_path)
     assert '\n' not in str(e.value)
 
@@ -341,6 +348,11 @@ def test_what_cannot_be_pruned_is_named(tmp_path):
     with pytest.raises(InputError, match='share of channels to prune is 1.5'): prune_weights('yolov5n.yaml', tmp_path/'a.pt', 1.5)
     with pytest.raises(InputError, match='have 4 and 3 levels'): check_teacher('yolov5n.yaml', 'yolov5n-p6.yaml')
     assert not any(tmp_path.iterdir())
+
+
+def test_what_cannot_be_tuned_is_named(home, tmp_path):
+    from livestock_nb.prune import tune_weights
+    with pytest.raises(InputError, match='epochs 0, batch 8, imgsz 96'): tune_weights(home/'random.pt', home/'split', tmp_path, 96, 0, device='cpu')
 
 
 def test_pruned_weights_are_smaller_answer_alike_and_keep_their_names(home, tmp_path):

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
@@ -15,16 +16,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from livestock_nb.data import SPECIES, InputError, ahead, image_table
+from livestock_nb.data import SPECIES, InputError, ahead, image_table, save_json
 from livestock_nb.engine import (
     BACKENDS,
     Network,
+    about,
     content_id,
     decode_near,
     detect,
     export_once,
     fetch_all,
-    jpeg_size,
+    file_sums,
+    is_whole,
     letterbox,
     open_network,
     tile_starts,
@@ -32,6 +35,7 @@ from livestock_nb.engine import (
     to_input,
 )
 from livestock_nb.infer import confidence_bands, images_from, merge_parts, part_table, predict, predict_file, write_submission
+from livestock_nb.intake import jpeg_size
 from livestock_nb.train import load_model
 
 BOTH = dict(enumerate(SPECIES))
@@ -131,7 +135,7 @@ def test_ahead_keeps_order_and_bounds():
 @pytest.mark.parametrize('options, why', [((), 'baseline'), ((cv2.IMWRITE_JPEG_PROGRESSIVE, 1), 'progressive'),
                                           ((cv2.IMWRITE_JPEG_RST_INTERVAL, 4), 'restarts'), ((cv2.IMWRITE_JPEG_QUALITY, 5), 'coarse')])
 def test_jpeg_size(options, why):
-    assert jpeg_size(jpeg(320, 200, 0, *options)) == (200, 320), why
+    assert jpeg_size(jpeg(320, 200, 0, *options)) == (320, 200, 1), why
 
 
 @pytest.mark.parametrize('data', [b'', b'\xff\xd8', b'\xff\xd8\xff\xe0\x00', b'no jpeg', b'\xff\xd8' + b'\x00'*50, b'\xff\xd8\xff\xda\x00\x00\xff'])
@@ -275,6 +279,17 @@ def test_one_pool_or_two(weights, folder, lanes):
     next(some)
     some.close()
     assert len(calls) <= 4 + 2*(2+1) + 1
+
+
+def test_calls_at_a_time_do_not_meet(weights, monkeypatch):
+    "The head keeps the grid of the shape that it saw last, which is another call's where calls are not kept apart."
+    from ultralytics.nn.modules.block import DFL
+    network, real = open_network(weights, device='cpu'), DFL.forward
+    batches = [np.random.default_rng(0).random((1, 3, *size), dtype=np.float32) for size in ((64, 96), (96, 64))]
+    alone = [network(b).numpy() for b in batches]
+    monkeypatch.setattr(DFL, 'forward', lambda self, x: (time.sleep(.1), real(self, x))[1])  # after the grid is made, before it is used
+    with ThreadPoolExecutor(2) as pool: together = [y.numpy() for y in pool.map(network, batches)]
+    for a, b in zip(alone, together, strict=True): np.testing.assert_array_equal(a, b)
 
 
 def test_views_of_one_kind_equal_the_plain_way(weights, folder):
@@ -487,3 +502,14 @@ def test_an_export_that_is_not_whole_is_made_again(weights, spoil):
     spoil(home/'network.onnx')
     assert export_once(weights, 'onnx') == home and (home/'about.json').stat().st_mtime_ns > made
     assert len((home/'network.onnx').read_bytes()) == len(before) and open_network(weights, 'onnx').names[19] == 'other 17'
+
+
+def test_an_export_whose_page_cannot_be_read_is_no_export(tmp_path):
+    (tmp_path/'network.onnx').write_bytes(b'a network')
+    page = dict(names={0: 'cow'}, stride=32, files=file_sums(tmp_path))
+    save_json(page, tmp_path/'about.json')
+    assert is_whole(tmp_path) and about(tmp_path) == dict(names={0: 'cow'}, stride=32)
+    whole = (tmp_path/'about.json').read_bytes()
+    for bad in (whole[:-9], b'', b'[]', b'\xff', b'['*100_000, *(whole.replace(k, b'x') for k in (b'names', b'stride', b'files', b'"0"', b'32'))):
+        (tmp_path/'about.json').write_bytes(bad)
+        assert not is_whole(tmp_path), bad

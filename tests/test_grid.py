@@ -95,6 +95,11 @@ def test_every_value_meets_every_other():
     assert cross({}) == {"": {}}
 
 
+def test_the_rows_of_techniques_name_what_runs_them():
+    with pytest.raises(InputError, match="^techniques has rows, not stages: run `python benchmarks/techniques.py`, with --grid FILE"):
+        read_experiment("techniques")
+
+
 @pytest.mark.parametrize("name", ["models", "optimizers", "sgd_or_adamw", "hyp", "silver", "train_and_valid", "pigs_from_scratch", "small_boxes"])
 def test_packaged_experiments_make_plans(name: str, tmp_path: Path):
     plans = {variant: make_plan(cfg, tmp_path) for variant, cfg in read_experiment(name).items()}

@@ -47,6 +47,8 @@ def test_a_notebook_reads_as_the_others_do(path: Path):
         long = "#| export" in c.source and re.search("^(def|class) ", c.source, re.M) and c.source.count("\n") > 31
         assert not long, f"an exported cell of over 30 lines:\n{c.source[:200]}"
         assert not any(o.output_type == "error" for o in c.get("outputs", []))
+        odd = [line for line in c.source.splitlines() if "parameters" in c.metadata.get("tags", []) and line.count("=") > 1]
+        assert not odd, f"papermill cannot parse a parameter with two equals signs: {odd}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)

@@ -28,13 +28,11 @@ from livestock_nb.review import (
     order_suspects,
     picture_jpeg,
     pixels,
-    plain_cell,
     queue,
     read_decisions,
     read_journal,
     read_sheet,
     review,
-    safe_cell,
     save_pages,
     undo,
     write_sheet,
@@ -365,12 +363,6 @@ def test_the_queue_goes_on_where_the_journal_ends(tmp_path, asked):
 
 
 # sheets
-
-@pytest.mark.parametrize("value", ["=1+1", "+1", "-cmd", "@SUM(A1)", "\tx", "\rx", "'quoted", "''", " =1", "plain", "", "소 1.jpg"])
-def test_a_cell_is_never_a_formula_and_reads_back(value: str):
-    cell = safe_cell(value)
-    assert plain_cell(cell) == value and not cell.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r"))
-
 
 def fill(path: Path, changes: dict[int, dict], more: tuple = (), encoding: str = "utf-8-sig", sep: str = ",") -> None:
     "Edit a sheet as a spreadsheet would: cells by row, further rows, another encoding, another separator."

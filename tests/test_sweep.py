@@ -126,6 +126,9 @@ def test_the_network_runs_once(detector, pictures, tmp_path, monkeypatch):
     assert asked == [96, 64, 64, 64], 'another size, other images, another detector'
     (tmp_path/'kept'/'made_of.json').unlink()  # killed before the end
     assert len(ask(pictures[:2], 64)[0].frames) == 2 and len(asked) == 5
+    for i, (name, data) in enumerate([('made_of.json', b'{"weights": '), ('made_of.json', b'[]'), ('pairs.parquet', b'PAR1')], 6):
+        (tmp_path/'kept'/name).write_bytes(data)
+        assert len(ask(pictures[:2], 64)[0].frames) == 2 and len(asked) == i, f'{name} is spoilt, so all is made again'
 
 
 def test_nothing_readable(detector, pictures):

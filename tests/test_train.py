@@ -1,5 +1,6 @@
 "Weights that cannot be had, old hyper-parameter files, the size limit, and two tiny trainings: with a valid set and without one."
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from livestock_nb.train import (
     TrainingSteps,
     check_size,
     choose_images,
+    find_weights,
     lay_recipes,
     load_model,
     pick_device,
@@ -492,6 +494,13 @@ def test_no_valid_set_and_same_bytes(tmp_path, capfd):
 def test_validate_last_only(tmp_path):
     train_model(make_dataset(tmp_path/'data'), tmp_path/'out', imgsz=64, epochs=2, batch=4, device='cpu', validate=False)
     assert pd.read_csv(tmp_path/'out'/'results.csv')['metrics/mAP50(B)'].isna().tolist() == [True, False]
+
+
+def test_a_file_is_found_without_loading_our_detectors(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'livestock_nb.detectors', None)
+    (tmp_path/'a.pt').touch()
+    assert find_weights(tmp_path/'a.pt') == str(tmp_path/'a.pt') and find_weights('yolov5n.yaml') == 'yolov5n.yaml'
+    with pytest.raises(ImportError): find_weights('nanodet-plus-m')
 
 
 def test_nothing_to_train_on(tmp_path):

@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from livestock_nb.data import InputError
-from livestock_nb.pipeline import hash_files, read_json, run_config
+from livestock_nb.data import InputError, read_json
+from livestock_nb.pipeline import hash_files, run_config
 
 ROOT = Path(__file__).parents[2]
 FORKS = multiprocessing.get_context('forkserver')  # its children have everything imported, and no thread of this process

@@ -23,8 +23,8 @@ import pytest
 import yaml
 from test_matrix import ROOT, check_whole, finished, kill_in, said_by
 
-from livestock_nb.data import InputError
-from livestock_nb.pipeline import hash_files, read_json, run_config, stage_name
+from livestock_nb.data import InputError, read_json
+from livestock_nb.pipeline import hash_files, run_config, stage_name
 
 pytestmark = [pytest.mark.skipif(not os.environ.get('LIVESTOCK_LONG'), reason='set LIVESTOCK_LONG=1 for the long tests'),
               pytest.mark.skipif(not Path('/proc').exists(), reason='reads /proc')]
