@@ -97,7 +97,8 @@ def prune_here(
     model = load_model(weights)
     cut_channels(model.model.float(), share)
     about = {k: v for k, v in (model.ckpt or {}).items() if k in ('train_args', 'version', 'license')}
-    with whole_file(path) as tmp: torch.save(about | dict(epoch=-1, model=model.model.half(), ema=None, optimizer=None, date=''), tmp)
+    with whole_file(path) as tmp, tmp.open('wb') as f:  # not to `tmp`, whose name, of this process alone, torch would write into the file
+        torch.save(about | dict(epoch=-1, model=model.model.half(), ema=None, optimizer=None, date=''), f)
     return Path(path)
 
 # %% ../nbs/13b_prune.ipynb #c015

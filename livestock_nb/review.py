@@ -157,7 +157,7 @@ def decision_table(
     rows:Sequence[dict]  # decisions, each with at least id and action
 ) -> pd.DataFrame:  # columns of `DECISION`, in the order of `rows`
     "Decisions as a table; what a row leaves out is '', NaN or 0."
-    df = pd.DataFrame(rows).reindex(columns=list(DECISION)).astype({'undoes': object})
+    df = pd.DataFrame(rows).reindex(columns=list(DECISION)).astype({c: object for c, kind in DECISION.items() if kind != 'float64'})
     df['source'], df['undoes'] = 'human', df.undoes.where(df.undoes.notna(), 0)
     return df.fillna({c: '' for c, kind in DECISION.items() if kind is str}).astype(DECISION)
 
