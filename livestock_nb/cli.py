@@ -223,7 +223,7 @@ def add_infer_arguments(
     parser.add_argument('--images', required=True, nargs='+', metavar='SRC', help='folder, image, zip, video, or .txt list of such')
     parser.add_argument('--out', required=True, metavar='CSV')
     parser.add_argument('--wanted', metavar='LIST', help='predict only these images, one a line; those that are not there are named')
-    parser.add_argument('--backend', default='', metavar='B', help='torch, onnx, openvino or ncnn (default: the fastest that is installed)')
+    parser.add_argument('--backend', default='', metavar='B', help='torch, onnx, openvino or ncnn (default: openvino if there is no GPU, else torch)')
     parser.add_argument('--imgsz', type=int, default=640, help='longer side that the detector sees, px (default: 640)')
     parser.add_argument('--conf', type=float, default=.001, help='boxes below this are dropped (default: .001)')
     parser.add_argument('--iou', type=float, default=.68, help='of two boxes that overlap by more the less confident goes (default: .68)')

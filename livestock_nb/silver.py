@@ -54,7 +54,7 @@ def check_predictions(
     if images is None: return boxes
     if images.image.duplicated().any(): raise InputError(f'{images.image[images.image.duplicated()].iloc[0]} is in the images twice: keep one copy.')
     if alien := sorted(set(boxes.image) - set(images.image)):
-        raise InputError(f'{len(alien)} predicted images are not in the images table, the first is {alien[0]}: silver adds boxes, never pictures.')
+        raise InputError(f'{len(alien)} predicted images are not in the images table, the first is {alien[0]}: predict the images of the table.')
     return boxes
 
 # %% ../nbs/11_silver.ipynb #c013

@@ -356,7 +356,7 @@ def crossfit_again(
     again:int, # epochs of the second round
     **more  # of `crossfit`, and of its training
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # as `crossfit` gives it
-    """Cross-fit twice. The second round learns for longer, without the class loss where the first one finds a box that is likely missing: a
+    """Cross-fit twice. The second round learns for `again` epochs, without the class loss where the first one finds a box that is likely missing: a
     detector that is told of every second animal that it is background stays unsure of all."""
     from livestock_nb.silver import with_regions
     found = crossfit(images, boxes, folds, out/'first', **more)[0]

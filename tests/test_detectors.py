@@ -18,6 +18,7 @@ from livestock_nb.detectors import (
     describe,
     fit_anchors,
     layer_types,
+    list_detectors,
     own_description,
     with_anchors,
 )
@@ -49,6 +50,10 @@ def models() -> dict:
 
 # ---- what they are
 def test_every_row_is_tested(): assert set(WEIGHS) == set(DETECTORS)
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(InputError, match='nosuch.*choose from yolov5n'): list_detectors(['yolov5n', 'nosuch'])
 
 
 @pytest.mark.parametrize('name', [pytest.param(n, marks=LONG) if WEIGHS[n][0] > 100 else n for n in WEIGHS if n not in OWN])
