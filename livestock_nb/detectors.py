@@ -420,5 +420,5 @@ def list_detectors(
 ) -> pd.DataFrame:  # indexed by name: params (M), gflops, fp16 (MB), imgsz (px), ap, ap50 (COCO, published), licence, paper
     "The detectors and what they weigh, measured. Raises `InputError` on a name that is none of them."
     if alien := sorted(set(names or []) - set(DETECTORS)): raise InputError(f'Unknown detector {alien[0]!r}: choose from {", ".join(DETECTORS)}.')
-    rows = [measure_detector(name, nc) for name in tqdm(names or list(DETECTORS), desc='Building', leave=False)]
+    rows = [measure_detector(name, nc) for name in tqdm(names or list(DETECTORS), desc='Building', leave=False, delay=5)]
     return pd.DataFrame(rows).set_index('name').round(dict(params=3, gflops=3, fp16=2))
