@@ -155,9 +155,7 @@ def add_images(
     unsure:float|Mapping[str, float]=1  # of regions to ignore
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # both tables with `extra` in them; one of its images without a box is background
     "Unlabelled images join with silver boxes alone. Raises `InputError` as `join_images` and `check_predictions` do."
-    joined, none = join_images(images, extra) if len(extra) else images, boxes[:0]
-    new = merge_silver(none, candidates(check_predictions(predicted, extra), extra), conf, unsure=unsure)
-    return joined, box_table(pd.concat([b for b in (boxes, new) if len(b)] or [none]))
+    return join_images(images, extra), merge_silver(boxes, candidates(check_predictions(predicted, extra), extra), conf, unsure=unsure)
 
 # %% ../nbs/11_silver.ipynb #c034
 def silver_report(
